@@ -1,0 +1,110 @@
+//! What goes into the engine and what comes out.
+
+use crate::engine::CartridgeHandle;
+use crate::log_probs::TopLogprobs;
+use crate::sampling::Sampling;
+
+/// When a sequence ends before its token limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StopRules {
+    /// Ids that end a sequence; the id is part of the completion's ids but not of its text.
+    pub ids: Vec<u32>,
+    /// Texts that end a sequence; the completion's text is cut before the earliest.
+    pub strings: Vec<String>,
+}
+
+/// One sequence to continue.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// Cartridges before the prompt, in this order.
+    pub cartridges: Vec<CartridgeHandle>,
+    /// Token ids; the first stands at the position after all cartridge slots.
+    pub prompt: Vec<u32>,
+    /// Most tokens to generate.
+    pub max_new_tokens: usize,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// When to end.
+    pub stop: StopRules,
+    /// How many log-probs to record per generated token (0: none).
+    pub top_logprobs: usize,
+    /// Keep the keys and values for a later request that starts with the same tokens (a chat).
+    pub keep: bool,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop id or stop string.
+    Stop,
+    /// The token limit.
+    Length,
+}
+
+/// A finished sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Generated ids, with the stop id that ended it, if one did.
+    pub token_ids: Vec<u32>,
+    /// The text, without special tokens, cut before a stop string.
+    pub text: String,
+    /// Natural log-prob of each generated id under the distribution it was drawn from (greedy: the
+    /// unscaled one); only when log-probs were asked for.
+    pub logprobs: Vec<f32>,
+    /// The largest log-probs per generated id, if asked for.
+    pub top_logprobs: Option<TopLogprobs>,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// What happens while a batch runs.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request got a token.
+    Token {
+        /// Index of the request.
+        request: usize,
+        /// The token.
+        id: u32,
+        /// Text that became complete with it; never a broken character, never past a stop string.
+        text: &'a str,
+    },
+    /// A request is finished.
+    Finished {
+        /// Index of the request.
+        request: usize,
+        /// Its result.
+        completion: &'a Completion,
+    },
+}
+
+/// Whether a batch goes on after an [`Event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End the batch with [`crate::EngineError::Stopped`].
+    Stop,
+}
+
+/// A given text whose probability is wanted.
+#[derive(Debug, Clone)]
+pub struct ScoreRequest {
+    /// Cartridges before the prompt.
+    pub cartridges: Vec<CartridgeHandle>,
+    /// Token ids before the scored ones; not empty.
+    pub prompt: Vec<u32>,
+    /// The ids to score.
+    pub continuation: Vec<u32>,
+    /// How many log-probs to record per scored id (0: none).
+    pub top_logprobs: usize,
+}
+
+/// The probabilities of a [`ScoreRequest`]'s continuation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// Natural log-prob of each id given everything before it.
+    pub logprobs: Vec<f32>,
+    /// The largest log-probs at each id's place, if asked for.
+    pub top_logprobs: Option<TopLogprobs>,
+}

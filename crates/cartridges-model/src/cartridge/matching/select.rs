@@ -1,0 +1,46 @@
+//! Which keys of the document stay.
+
+use super::attention::Reference;
+use super::options::{KeyChoice, MatchOptions};
+use super::pursuit::pursue;
+
+/// `slots` tokens out of `T`, ascending; token 0, the attention sink, is always among them.
+pub(super) fn choose_keys(
+    reference: &Reference<'_>,
+    keys: &[f32],
+    slots: usize,
+    options: &MatchOptions,
+) -> Vec<usize> {
+    let mut chosen = match options.key_choice {
+        KeyChoice::TopAttention => top_attention(&reference.column_energy, slots),
+        KeyChoice::Pursuit => {
+            let count = options.pursuit_candidates.max(slots);
+            let candidates = top_attention(&reference.column_energy, count);
+            pursue(reference, keys, &candidates, slots, options)
+        }
+    };
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Token 0 first, then the tokens with the largest attention energy; ties go to the earlier.
+fn top_attention(column_energy: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (1..column_energy.len()).collect();
+    order.sort_by(|&a, &b| {
+        column_energy[b]
+            .total_cmp(&column_energy[a])
+            .then(a.cmp(&b))
+    });
+    order.insert(0, 0);
+    order.truncate(count);
+    order
+}
+
+/// Rows `chosen` of a `[T, dim]` matrix.
+pub(super) fn gather(matrix: &[f32], dim: usize, chosen: &[usize]) -> Vec<f32> {
+    chosen
+        .iter()
+        .flat_map(|&row| &matrix[row * dim..(row + 1) * dim])
+        .copied()
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! Cartridges: the module, ways to start one, and the files they live in.
+
+mod dtype;
+mod error;
+mod format;
+mod host;
+mod init;
+mod manifest;
+pub mod matching;
+mod module;
+pub mod torch;
+
+pub use dtype::CartridgeDtype;
+pub use error::CartridgeError;
+pub use format::{load, load_manifest, save};
+pub use host::{HostCartridge, HostLayer};
+pub use init::{compose, first_tokens, from_kv, random_vectors, truncate_chat_ids};
+pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};
+pub use module::Cartridge;

@@ -1,0 +1,159 @@
+//! Filling a decoder from weight files, one tensor at a time.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::config::ModelConfig;
+use super::layer::Layer;
+use super::model::Decoder;
+use super::rope::RotaryTable;
+use crate::weights::{Weights, WeightsError};
+
+/// Weights that do not make the decoder that the config describes.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A tensor is not in the file.
+    #[error("{source_name}: tensor {name} is missing")]
+    Missing {
+        /// The file or folder.
+        source_name: String,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the config says.
+    #[error("{source_name}: tensor {name} has shape {found:?}, the config says {expected:?}")]
+    Shape {
+        /// The file or folder.
+        source_name: String,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape the config asks for.
+        expected: Vec<usize>,
+    },
+}
+
+impl Decoder {
+    /// Reads all weights to `device` as f32. `progress` gets bytes done and bytes in all (both as
+    /// resident in memory).
+    pub fn load(
+        config: ModelConfig,
+        weights: &Weights,
+        device: &Device,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, LoadError> {
+        let tied = config.tie_word_embeddings || weights.head_is_embedding();
+        let mut reader = Reader {
+            weights,
+            device,
+            done: 0,
+            total: resident_values(&config, tied) * 4,
+            progress,
+        };
+        let (h, v) = (config.hidden_size, config.vocab_size);
+        let embedding = reader.matrix("model.embed_tokens.weight", [v, h])?;
+        let layers = (0..config.num_layers)
+            .map(|index| reader.layer(&config, index))
+            .collect::<Result<_, _>>()?;
+        let norm = reader.vector("model.norm.weight", h)?;
+        let head = if tied {
+            None
+        } else {
+            Some(reader.matrix("lm_head.weight", [v, h])?)
+        };
+        Ok(Self {
+            rotary: RotaryTable::new(&config),
+            config,
+            embedding,
+            layers,
+            norm,
+            head,
+            device: device.clone(),
+        })
+    }
+}
+
+/// Number of values in all matrices.
+fn resident_values(c: &ModelConfig, tied: bool) -> usize {
+    let attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
+    let tables = if tied { 1 } else { 2 };
+    c.num_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
+        + tables * c.vocab_size * c.hidden_size
+}
+
+struct Reader<'a> {
+    weights: &'a Weights,
+    device: &'a Device,
+    done: usize,
+    total: usize,
+    progress: &'a mut dyn FnMut(usize, usize),
+}
+
+impl Reader<'_> {
+    fn layer(&mut self, c: &ModelConfig, index: usize) -> Result<Layer, LoadError> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let (h, f) = (c.hidden_size, c.intermediate_size);
+        let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
+        let qkv_bias = match c.qkv_bias {
+            true => Some([
+                self.vector(&name("self_attn.q_proj.bias"), q)?,
+                self.vector(&name("self_attn.k_proj.bias"), kv)?,
+                self.vector(&name("self_attn.v_proj.bias"), kv)?,
+            ]),
+            false => None,
+        };
+        let qk_norm = match c.qk_norm {
+            true => Some([
+                self.vector(&name("self_attn.q_norm.weight"), c.head_dim)?,
+                self.vector(&name("self_attn.k_norm.weight"), c.head_dim)?,
+            ]),
+            false => None,
+        };
+        Ok(Layer {
+            input_norm: self.vector(&name("input_layernorm.weight"), h)?,
+            q_proj: self.matrix(&name("self_attn.q_proj.weight"), [q, h])?,
+            k_proj: self.matrix(&name("self_attn.k_proj.weight"), [kv, h])?,
+            v_proj: self.matrix(&name("self_attn.v_proj.weight"), [kv, h])?,
+            qkv_bias,
+            qk_norm,
+            o_proj: self.matrix(&name("self_attn.o_proj.weight"), [h, q])?,
+            post_norm: self.vector(&name("post_attention_layernorm.weight"), h)?,
+            gate_proj: self.matrix(&name("mlp.gate_proj.weight"), [f, h])?,
+            up_proj: self.matrix(&name("mlp.up_proj.weight"), [f, h])?,
+            down_proj: self.matrix(&name("mlp.down_proj.weight"), [h, f])?,
+        })
+    }
+
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, LoadError> {
+        self.read(name, &shape)
+            .map(|data| Tensor::from_data(data, self.device))
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, LoadError> {
+        self.read(name, &[len])
+            .map(|data| Tensor::from_data(data, self.device))
+    }
+
+    fn read(&mut self, name: &str, expected: &[usize]) -> Result<TensorData, LoadError> {
+        let source_name = || self.weights.source_name().to_owned();
+        let found = self.weights.shape(name).ok_or_else(|| LoadError::Missing {
+            source_name: source_name(),
+            name: name.to_owned(),
+        })?;
+        if found != expected {
+            return Err(LoadError::Shape {
+                source_name: source_name(),
+                name: name.to_owned(),
+                found: found.to_vec(),
+                expected: expected.to_vec(),
+            });
+        }
+        let tensor = self.weights.read(name)?;
+        self.done = (self.done + tensor.values.len() * 4).min(self.total);
+        (self.progress)(self.done, self.total);
+        Ok(TensorData::new(tensor.values, tensor.shape))
+    }
+}

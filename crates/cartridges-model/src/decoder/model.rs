@@ -1,0 +1,131 @@
+//! The whole decoder: embedding, layers, final norm, head.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use cartridges_ops::{AttentionLayout, linear, rms_norm};
+
+use super::config::ModelConfig;
+use super::layer::Layer;
+use super::rope::{RotaryAngles, RotaryTable};
+
+/// One packed batch: what goes through the decoder in one pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed<'a> {
+    /// Token ids of all sequences, one row each.
+    pub ids: &'a [u32],
+    /// Absolute rotary position of each row; requests behind `p` cartridge slots start at `p`.
+    pub positions: &'a [u32],
+    /// Which keys each run of rows sees.
+    pub layout: &'a AttentionLayout,
+}
+
+/// Where keys and values of earlier tokens come from.
+pub trait KvSource {
+    /// Gets the new rows' keys and values of `layer`, `[n, kv_heads, head_dim]`, and gives all rows
+    /// that the batch's layout refers to, `[m, kv_heads, head_dim]`.
+    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>);
+}
+
+/// No earlier tokens: the batch sees itself only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPast;
+
+impl KvSource for NoPast {
+    fn extend(&mut self, _layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        (k, v)
+    }
+}
+
+/// A frozen language model on one device. It is never tracked by autodiff; gradients flow through it
+/// to whatever tracked tensors a [`KvSource`] brings in.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    pub(super) config: ModelConfig,
+    pub(super) embedding: Tensor<2>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Tensor<1>,
+    /// `None` when the head is the embedding table.
+    pub(super) head: Option<Tensor<2>>,
+    pub(super) rotary: RotaryTable,
+    pub(super) device: Device,
+}
+
+impl Decoder {
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The layers in order.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The rotary frequencies.
+    pub fn rotary(&self) -> &RotaryTable {
+        &self.rotary
+    }
+
+    /// Bytes that the weights take.
+    pub fn resident_bytes(&self) -> usize {
+        let c = &self.config;
+        let attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
+        let per_layer = attention + 3 * c.hidden_size * c.intermediate_size;
+        let tables = if self.head.is_some() { 2 } else { 1 };
+        4 * (c.num_layers * per_layer + tables * c.vocab_size * c.hidden_size)
+    }
+
+    /// Embedding rows of `ids`, `[n, hidden]`.
+    ///
+    /// # Panics
+    /// If an id is outside the vocabulary; [`Decoder::check_ids`] tells beforehand.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        let data: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(data, [ids.len()]), &self.device);
+        self.embedding.clone().select(0, index)
+    }
+
+    /// The first id that is outside the vocabulary, if any.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<(), u32> {
+        match ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
+            Some(id) => Err(*id),
+            None => Ok(()),
+        }
+    }
+
+    /// Rotary angles for rows at `positions`.
+    pub fn angles(&self, positions: &[u32]) -> RotaryAngles {
+        self.rotary.angles(positions, &self.device)
+    }
+
+    /// Residual stream after the last layer, before the final norm: `[n, hidden]`.
+    pub fn hidden(&self, batch: Packed<'_>, past: &mut dyn KvSource) -> Tensor<2> {
+        let angles = self.angles(batch.positions);
+        let mut x = self.embed(batch.ids);
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, &self.config, &angles, batch.layout, |k, v| {
+                past.extend(index, k, v)
+            });
+        }
+        x
+    }
+
+    /// The final norm, `[n, hidden]` to `[n, hidden]`.
+    pub fn final_norm(&self, hidden: Tensor<2>) -> Tensor<2> {
+        rms_norm(hidden, &self.norm, self.config.rms_norm_eps)
+    }
+
+    /// The output head `[vocab, hidden]`.
+    pub fn head(&self) -> &Tensor<2> {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Logits `[n, vocab]` of normed hidden states `[n, hidden]`.
+    pub fn logits(&self, normed: Tensor<2>) -> Tensor<2> {
+        linear(normed, self.head())
+    }
+}

@@ -1,0 +1,39 @@
+//! Models by name: model cards, the hub, its cache, and other places to get a model from.
+//!
+//! ```no_run
+//! use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
+//!
+//! let model = ModelRef::parse("qwen2.5-coder-0.5b")?;
+//! let files = resolve(&model, &ResolveOptions::from_env())?;
+//! println!("{} lies in {}", files.id, files.path.as_path().display());
+//! # Ok::<(), cartridges_model::hub::HubError>(())
+//! ```
+
+mod card;
+mod client;
+mod error;
+mod options;
+mod pip;
+mod progress;
+mod reference;
+mod resolve;
+mod snapshot;
+mod stored;
+mod verify;
+mod wheels;
+
+#[cfg(test)]
+mod stand_in;
+#[cfg(test)]
+mod tests_hub;
+#[cfg(test)]
+mod tests_wheels;
+
+pub use card::{
+    ChatFamily, ChatRules, DEFAULT_MODEL, Elsewhere, ElsewhereKind, HubSource, ModelCard,
+    ThinkingRule, cards, find_card,
+};
+pub use error::HubError;
+pub use options::{Notice, ResolveOptions};
+pub use reference::ModelRef;
+pub use resolve::{ModelFiles, ModelPath, Origin, resolve};

@@ -1,0 +1,18 @@
+//! A frozen language model and the small trained things that plug into it.
+//!
+//! - [`decoder`]: Llama, Qwen2 and Qwen3 in one config-driven decoder over packed batches;
+//! - [`weights`]: safetensors folders and GGUF files; [`hub`]: getting them;
+//! - [`text`]: tokenizers and chat templates;
+//! - [`cartridge`]: trained keys and values that stand before the tokens of a request.
+#![recursion_limit = "256"]
+#![deny(missing_docs)]
+
+pub mod atomic_file;
+pub mod cartridge;
+pub mod decoder;
+pub mod hub;
+mod language_model;
+pub mod text;
+pub mod weights;
+
+pub use language_model::{LanguageModel, ModelError};

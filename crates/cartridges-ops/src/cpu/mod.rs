@@ -1,0 +1,19 @@
+//! Fast bodies for the CPU backend: rayon over rows, SIMD inside them, f32 only.
+//!
+//! Other dtypes and shapes that the fast loops do not cover go to the portable bodies.
+
+mod attention;
+mod attention_grad;
+mod blocks;
+mod cross_entropy;
+mod linear;
+mod rows;
+mod simd;
+mod slices;
+
+pub use attention::attention_forward;
+pub use attention_grad::attention_grad;
+pub use cross_entropy::topk_cross_entropy;
+pub use linear::linear;
+pub use rows::{rms_norm, rms_norm_grad, rotary, swiglu, swiglu_grad};
+pub use slices::write_rows;

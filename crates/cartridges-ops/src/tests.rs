@@ -1,0 +1,193 @@
+//! Fast bodies against portable ones in f64, values and gradients, on random shapes.
+
+use burn::Tensor;
+use burn::tensor::{DType, Device, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::*;
+
+fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
+    (0..len)
+        .map(|_| rng.random_range(-1.0f64..1.0) * 1.7)
+        .collect()
+}
+
+/// A tensor in f32 (fast bodies) or f64 (portable bodies).
+fn upload<const D: usize>(values: &[f64], shape: [usize; D], dtype: DType) -> Tensor<D> {
+    let data = TensorData::new(values.to_vec(), shape).convert_dtype(dtype);
+    Tensor::from_data(data, (&Device::flex(), dtype))
+}
+
+fn download<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor
+        .into_data()
+        .convert::<f64>()
+        .try_to_vec::<f64>()
+        .unwrap()
+}
+
+fn close(fast: &[f64], exact: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(fast.len(), exact.len(), "{what}");
+    // A gradient that is exactly zero still comes out as rounding noise.
+    let norm = exact.iter().map(|x| x * x).sum::<f64>().sqrt().max(0.1);
+    let off = fast.iter().zip(exact).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt();
+    assert!(off / norm < tolerance, "{what}: relative error {}", off / norm);
+}
+
+/// Runs `f` on tracked inputs in both precisions; compares the value and all input gradients.
+fn compare<const D: usize>(
+    what: &str,
+    inputs: &[(Vec<f64>, [usize; D])],
+    f: impl Fn(&[Tensor<D>], DType) -> Tensor<D>,
+) {
+    let run = |dtype: DType| {
+        let tracked: Vec<Tensor<D>> = inputs
+            .iter()
+            .map(|(values, shape)| upload(values, *shape, dtype).autodiff().require_grad())
+            .collect();
+        let out = f(&tracked, dtype);
+        // A fixed weighting so that the gradient of the output is not all ones.
+        let weights: Vec<f64> = (0..out.shape().num_elements())
+            .map(|i| ((i * 37 % 19) as f64 - 9.0) / 7.0)
+            .collect();
+        let weights = upload(&weights, out.dims(), dtype);
+        let value = download(out.clone().inner());
+        let mut grads = (out * weights.autodiff()).sum().backward();
+        let grads: Vec<Vec<f64>> = tracked
+            .iter()
+            .map(|t| download(t.grad_remove(&mut grads).unwrap()))
+            .collect();
+        (value, grads)
+    };
+    let (fast, fast_grads) = run(DType::F32);
+    let (exact, exact_grads) = run(DType::F64);
+    close(&fast, &exact, 2e-6, what);
+    for (i, (fast, exact)) in fast_grads.iter().zip(&exact_grads).enumerate() {
+        close(fast, exact, 5e-6, &format!("{what}, gradient {i}"));
+    }
+}
+
+#[test]
+fn row_operations_agree_with_the_portable_bodies() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (n, h) in [(1, 8), (3, 37), (70, 64), (5, 896)] {
+        let x = (random(&mut rng, n * h), [n, h]);
+        let y = (random(&mut rng, n * h), [n, h]);
+        let gamma = random(&mut rng, h);
+        compare("rms_norm", std::slice::from_ref(&x), |t, dtype| {
+            rms_norm(t[0].clone(), &upload(&gamma, [h], dtype), 1e-5)
+        });
+        compare("swiglu", &[x, y], |t, _| swiglu(t[0].clone(), t[1].clone()));
+    }
+    for (n, heads, d) in [(1, 1, 2), (9, 3, 24), (40, 14, 64)] {
+        let x = (random(&mut rng, n * heads * d), [n, heads, d]);
+        let angles = random(&mut rng, n * d / 2);
+        let (cos, sin): (Vec<f64>, Vec<f64>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        compare("rotary", &[x], |t, dtype| {
+            let half = [n, d / 2];
+            rotary(t[0].clone(), &upload(&cos, half, dtype), &upload(&sin, half, dtype))
+        });
+    }
+}
+
+#[test]
+fn few_and_many_rows_of_a_product_agree() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for n in [1, 2, 3, 4, 5, 7, 16, 23, 24, 50] {
+        for (width, out) in [(16, 4), (37, 13), (896, 130)] {
+            let x = (random(&mut rng, n * width), [n, width]);
+            let weight = random(&mut rng, out * width);
+            compare(&format!("linear {n}x{width}x{out}"), &[x], |t, dtype| {
+                linear(t[0].clone(), &upload(&weight, [out, width], dtype))
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_agrees_on_packed_and_paged_layouts() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let packed = |p: usize, lengths: &[usize]| AttentionLayout::packed(p, lengths);
+    let key = |start, len, causal| KeyRange { start, len, causal };
+    let paged = AttentionLayout::new(
+        vec![
+            QueryRun { start: 0, len: 1, keys: vec![key(0, 5, false), key(30, 4, true)] },
+            QueryRun { start: 1, len: 1, keys: vec![key(0, 5, false), key(10, 9, true)] },
+            QueryRun { start: 2, len: 3, keys: vec![key(5, 5, false), key(40, 7, true)] },
+        ],
+        5,
+        50,
+    )
+    .unwrap();
+    let layouts = [
+        packed(0, &[1]),
+        packed(3, &[4, 1, 6]),
+        packed(300, &[90, 70]),
+        packed(17, &[150]),
+        paged,
+    ];
+    for layout in layouts {
+        for (heads, kv, d) in [(4, 2, 16), (3, 3, 24), (14, 2, 64)] {
+            let (n, m) = (layout.num_queries(), layout.num_keys());
+            let q = (random(&mut rng, n * heads * d), [n, heads, d]);
+            let k = (random(&mut rng, m * kv * d), [m, kv, d]);
+            let v = (random(&mut rng, m * kv * d), [m, kv, d]);
+            compare(&format!("attention {n}/{m}, {heads}/{kv}"), &[q, k, v], |t, _| {
+                prefix_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout)
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_survives_scores_that_overflow_without_shifting() {
+    let layout = AttentionLayout::packed(2, &[2]);
+    let q = upload(&[300.0, 300.0], [2, 1, 1], DType::F32);
+    let k = upload(&[300.0, -300.0, 299.0, 300.0], [4, 1, 1], DType::F32);
+    let v = upload(&[1.0, 2.0, 3.0, 4.0], [4, 1, 1], DType::F32);
+    let out = download(prefix_attention(q, k, v, &layout));
+    assert_eq!(out[0], 1.0);
+    assert!((out[1] - 2.5).abs() < 1e-6, "{}", out[1]);
+}
+
+#[test]
+fn cross_entropy_agrees_and_matches_the_worked_example() {
+    // The reference's worked example: log-softmax values −0.4076, −1.4076, −0.4076.
+    let identity = upload(&[1., 0., 0., 0., 1., 0., 0., 0., 1.], [3, 3], DType::F32);
+    let hidden = upload(&[2., 1., 0., 0., 1., 2., 1., 1., 1.], [3, 3], DType::F32);
+    let entries = vec![(0, 0, 0.70), (0, 1, 0.25), (1, 2, 0.90)];
+    let targets = TopkTargets::new(entries, 3, 3).unwrap();
+    let (sum, _) = topk_cross_entropy(hidden, &identity, &targets);
+    assert!((sum / 3.0 - 0.3347).abs() < 5e-5 && (sum / 2.0 - 0.5020).abs() < 5e-5);
+
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let (rows, h, vocab) = (300, 24, 211);
+    let hidden = random(&mut rng, rows * h);
+    let head = random(&mut rng, vocab * h);
+    let entries = (0..rows as u32)
+        .flat_map(|row| (0..row % 4).map(move |j| (row, (row * 7 + j * 31) % 211, 0.3)))
+        .collect();
+    let targets = TopkTargets::new(entries, rows, vocab).unwrap();
+    let run = |dtype| {
+        let head = upload(&head, [vocab, h], dtype);
+        let (sum, grad) = topk_cross_entropy(upload(&hidden, [rows, h], dtype), &head, &targets);
+        (sum, download(grad))
+    };
+    let ((fast, fast_grad), (exact, exact_grad)) = (run(DType::F32), run(DType::F64));
+    assert!((fast - exact).abs() / exact.abs() < 1e-6, "{fast} {exact}");
+    close(&fast_grad, &exact_grad, 3e-6, "cross entropy gradient");
+}
+
+#[test]
+fn rows_are_written_where_they_belong() {
+    let pool = upload(&[0.0; 12], [3, 2, 2], DType::F32);
+    let rows = upload(&[1., 2., 3., 4., 5., 6., 7., 8.], [2, 2, 2], DType::F32);
+    let other = pool.clone();
+    let written = write_rows(pool, &[2, 0].into(), rows);
+    assert_eq!(
+        download(written),
+        [5., 6., 7., 8., 0., 0., 0., 0., 1., 2., 3., 4.]
+    );
+    assert_eq!(download(other), [0.0; 12], "a shared pool is copied first");
+}

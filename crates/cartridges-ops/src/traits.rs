@@ -1,0 +1,205 @@
+//! The extension trait: one line per operation, a portable body for each.
+
+use std::sync::Arc;
+
+use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+
+use crate::layout::AttentionLayout;
+use crate::portable;
+use crate::targets::TopkTargets;
+
+/// What a decoder needs beyond Burn's own operations.
+///
+/// `n` rows are packed tokens, `m` key rows; heads are contiguous inside a row. Backends may
+/// override any body; each fast body is tested against the portable one.
+#[backend_extension(
+    Flex: cfg(feature = "cpu"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Autodiff,
+)]
+pub trait DecoderOps: Backend {
+    /// `x [n, in] · weightᵀ`, weight `[out, in]` as checkpoints store it, giving `[n, out]`.
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, weight)
+    }
+
+    /// RMS norm over the last axis of `x [n, h]` times `gamma [h]`.
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        portable::rms_norm::<Self>(x, gamma, eps)
+    }
+
+    /// Gradient of [`DecoderOps::rms_norm`] for `x`, from the gradient `grad [n, h]` of its output.
+    fn rms_norm_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        portable::rms_norm_grad::<Self>(x, gamma, grad, eps)
+    }
+
+    /// Rotates `x [n, heads, d]` by the angles whose `cos` and `sin` are `[n, d / 2]` (half-split
+    /// pairs, as Hugging Face weights expect); `inverse` rotates back, which is also the gradient.
+    fn rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        portable::rotary::<Self>(x, cos, sin, inverse)
+    }
+
+    /// `silu(gate) * up`, both `[n, f]`.
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::swiglu::<Self>(gate, up)
+    }
+
+    /// Gradients of [`DecoderOps::swiglu`] for `gate` and `up`.
+    fn swiglu_grad(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::swiglu_grad::<Self>(gate, up, grad)
+    }
+
+    /// Attention of `q [n, heads, d]` over `k, v [m, kv_heads, d]` where `layout` allows it, scaled
+    /// by `1 / √d`. Gives the output `[n, heads, d]` and the log of each softmax sum `[n, heads]`.
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention_forward::<Self>(q, k, v, layout)
+    }
+
+    /// Gradients of attention for `q`, `k` and `v`; probabilities are recomputed from the log-sums.
+    fn attention_grad(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sum: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention_grad::<Self>(q, k, v, out, log_sum, grad, layout)
+    }
+
+    /// The output of [`DecoderOps::attention_forward`] alone; this is the differentiable one.
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        Self::attention_forward(q, k, v, layout).0
+    }
+
+    /// Writes `rows [r, heads, d]` over the rows `at` of `pool [m, heads, d]`, in place where nobody
+    /// else holds the pool.
+    fn write_rows(
+        pool: FloatTensor<Self>,
+        at: Arc<[usize]>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        portable::write_rows::<Self>(pool, at, rows)
+    }
+
+    /// Cross entropy of sparse targets from hidden states `[t, h]` and the head `[vocab, h]`: gives
+    /// `Σ_j −w_j log_softmax(hidden · headᵀ)[row_j, id_j]` as `[1]` and its gradient `[t, h]`.
+    fn topk_cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: TopkTargets,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::topk_cross_entropy::<Self>(hidden, head, targets)
+    }
+}
+
+#[cfg(feature = "cpu")]
+impl DecoderOps for burn::backend::Flex {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::cpu::linear(x, weight)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        crate::cpu::rms_norm(x, gamma, eps)
+    }
+
+    fn rms_norm_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::cpu::rms_norm_grad(x, gamma, grad, eps)
+    }
+
+    fn rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        crate::cpu::rotary(x, cos, sin, inverse)
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::cpu::swiglu(gate, up)
+    }
+
+    fn swiglu_grad(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cpu::swiglu_grad(gate, up, grad)
+    }
+
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cpu::attention_forward(q, k, v, layout)
+    }
+
+    fn attention_grad(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sum: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cpu::attention_grad(q, k, v, out, log_sum, grad, layout)
+    }
+
+    fn write_rows(
+        pool: FloatTensor<Self>,
+        at: Arc<[usize]>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        crate::cpu::write_rows(pool, at, rows)
+    }
+
+    fn topk_cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: TopkTargets,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cpu::topk_cross_entropy(hidden, head, targets)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)] // the backend is kept for comparison until Burn drops it
+impl DecoderOps for burn::backend::NdArray {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl DecoderOps for burn_cubecl::CubeBackend {}

@@ -1,0 +1,295 @@
+//! The configuration of self-study.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunker::{ChunkError, TokenChunker};
+use crate::resource::{ResourceError, SharedCodec, TextResource};
+use crate::seed_prompt::SeedType;
+use crate::top_logprobs::{TopLogprobsError, check_threshold};
+
+/// The system prompt around a context; `{subcorpus}` stands for the context.
+pub const DEFAULT_SYSTEM_PROMPT: &str = "\nThis conversation is about the following information.\n\n\
+     <info>\n{subcorpus}\n</info>";
+
+/// Where the context goes in a system prompt template.
+const PLACEHOLDER: &str = "{subcorpus}";
+
+/// How conversations are made. Defaults follow the reference where it has the field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelfStudyConfig {
+    /// Seed of everything that is drawn (default 82).
+    pub seed: u64,
+    /// Conversations between agent A and agent B, besides the verbatim pieces (default 256).
+    pub num_conversations: usize,
+    /// Conversations that share one context (default 8). More is faster and less diverse.
+    pub batch_size: usize,
+    /// Batches handed to the client in one call (default 1). Does not change the result.
+    pub batches_in_parallel: usize,
+    /// Questions and answers per conversation (default 1).
+    pub max_rounds: usize,
+    /// Temperature of agent A, who asks (default 0.6).
+    pub temperature_a: f32,
+    /// Longest message of agent A in tokens (default 512).
+    pub max_completion_tokens_a: usize,
+    /// Temperature of agent B, who answers (default 0, greedy).
+    pub temperature_b: f32,
+    /// Longest answer of agent B in tokens (default 1024).
+    pub max_completion_tokens_b: usize,
+    /// Probability that a batch's answers are asked for with thinking, drawn per batch and round
+    /// (default 0).
+    pub prob_thinking: f64,
+    /// Candidates with log-probabilities per answer token (default 20); 0 stores none.
+    pub num_top_logprobs: usize,
+    /// Probability mass of the candidates kept per token, in (0, 1] (default 0.99).
+    pub min_prob_mass: f64,
+    /// Kinds of messages agent A is asked for (default all).
+    pub seed_types: Vec<SeedType>,
+    /// Length of the contexts in tokens (default 512 to 1024).
+    pub chunker: TokenChunker,
+    /// Share of the conversations, 0 to 1, whose question is about one given sentence, walking
+    /// through the whole text, instead of a random seed prompt (default 0.5).
+    pub coverage_share: f64,
+    /// Whether "continue word for word" pieces that cover the whole text are added (default true).
+    pub verbatim: bool,
+    /// Length of a piece in tokens (default 64).
+    pub verbatim_tokens: usize,
+    /// Distance between the starts of pieces in tokens (default 48).
+    pub verbatim_stride: usize,
+    /// Tokens before a piece that the user message quotes (default 16).
+    pub verbatim_lead_tokens: usize,
+    /// How often the text is walked through, each time with shifted pieces and other wording
+    /// (default 3). This is the weight of the pieces.
+    pub verbatim_repeats: usize,
+    /// Whether conversations with an empty question or answer are left out (default true). They are
+    /// counted either way.
+    pub drop_empty: bool,
+    /// Whether conversations with an answer that hit the token limit are left out (default false).
+    /// They are counted either way.
+    pub drop_cut_off: bool,
+    /// The system prompt; must contain `{subcorpus}` once.
+    pub system_prompt_template: String,
+}
+
+impl Default for SelfStudyConfig {
+    fn default() -> Self {
+        Self {
+            seed: 82,
+            num_conversations: 256,
+            batch_size: 8,
+            batches_in_parallel: 1,
+            max_rounds: 1,
+            temperature_a: 0.6,
+            max_completion_tokens_a: 512,
+            temperature_b: 0.0,
+            max_completion_tokens_b: 1024,
+            prob_thinking: 0.0,
+            num_top_logprobs: 20,
+            min_prob_mass: 0.99,
+            seed_types: SeedType::ALL.to_vec(),
+            chunker: TokenChunker::default(),
+            coverage_share: 0.5,
+            verbatim: true,
+            verbatim_tokens: 64,
+            verbatim_stride: 48,
+            verbatim_lead_tokens: 16,
+            verbatim_repeats: 3,
+            drop_empty: true,
+            drop_cut_off: false,
+            system_prompt_template: DEFAULT_SYSTEM_PROMPT.to_owned(),
+        }
+    }
+}
+
+/// A configuration that makes no sense.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A field has a value outside its range.
+    #[error("self-study: {field} is {found}, expected {expected}")]
+    Range {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// The range.
+        expected: &'static str,
+    },
+    /// The mass threshold is wrong.
+    #[error("self-study: {0}")]
+    Threshold(#[from] TopLogprobsError),
+    /// The chunk limits are wrong.
+    #[error("self-study: chunker: {0}")]
+    Chunker(#[from] ChunkError),
+    /// The template has not exactly one place for the context.
+    #[error(
+        "self-study: system_prompt_template must contain {{subcorpus}} once, it does {0} times"
+    )]
+    Template(usize),
+}
+
+impl SelfStudyConfig {
+    /// Checks all fields.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let range = |field, found: String, expected| {
+            Err(ConfigError::Range {
+                field,
+                found,
+                expected,
+            })
+        };
+        for (field, value) in [
+            ("batch_size", self.batch_size),
+            ("batches_in_parallel", self.batches_in_parallel),
+            ("max_rounds", self.max_rounds),
+            ("max_completion_tokens_a", self.max_completion_tokens_a),
+            ("max_completion_tokens_b", self.max_completion_tokens_b),
+        ] {
+            if value == 0 {
+                return range(field, "0".to_owned(), "at least 1");
+            }
+        }
+        for (field, value) in [
+            ("temperature_a", self.temperature_a),
+            ("temperature_b", self.temperature_b),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return range(field, value.to_string(), "a number of at least 0");
+            }
+        }
+        for (field, value) in [
+            ("prob_thinking", self.prob_thinking),
+            ("coverage_share", self.coverage_share),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return range(field, value.to_string(), "a number from 0 to 1");
+            }
+        }
+        check_threshold(self.min_prob_mass)?;
+        self.chunker.validate()?;
+        if self.seed_types.is_empty() {
+            return range("seed_types", "empty".to_owned(), "at least one type");
+        }
+        if self.verbatim {
+            self.validate_verbatim()?;
+        }
+        if self.num_conversations == 0 && !self.verbatim {
+            let expected = "at least 1 when verbatim is off";
+            return range("num_conversations", "0".to_owned(), expected);
+        }
+        match self.system_prompt_template.matches(PLACEHOLDER).count() {
+            1 => Ok(()),
+            n => Err(ConfigError::Template(n)),
+        }
+    }
+
+    fn validate_verbatim(&self) -> Result<(), ConfigError> {
+        let expected = "at least 1 and at most verbatim_tokens, so that the pieces cover the text";
+        for (field, value, sound, expected) in [
+            (
+                "verbatim_tokens",
+                self.verbatim_tokens,
+                (1..=self.chunker.max_tokens_per_chunk).contains(&self.verbatim_tokens),
+                "at least 1 and at most chunker.max_tokens_per_chunk",
+            ),
+            (
+                "verbatim_stride",
+                self.verbatim_stride,
+                (1..=self.verbatim_tokens).contains(&self.verbatim_stride),
+                expected,
+            ),
+            (
+                "verbatim_lead_tokens",
+                self.verbatim_lead_tokens,
+                self.verbatim_lead_tokens > 0,
+                "at least 1",
+            ),
+            (
+                "verbatim_repeats",
+                self.verbatim_repeats,
+                self.verbatim_repeats > 0,
+                "at least 1 (or verbatim = false)",
+            ),
+        ] {
+            if !sound {
+                return Err(ConfigError::Range {
+                    field,
+                    found: value.to_string(),
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The system prompt around a context.
+    pub fn system_prompt(&self, context: &str) -> String {
+        self.system_prompt_template
+            .replacen(PLACEHOLDER, context, 1)
+    }
+
+    /// A text with this configuration's chunk lengths and seed types.
+    pub fn text_resource(
+        &self,
+        name: impl Into<String>,
+        text: impl Into<String>,
+        codec: SharedCodec,
+    ) -> Result<TextResource, ResourceError> {
+        TextResource::new(name, text, codec, self.chunker, &self.seed_types)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_survive_json() {
+        let config = SelfStudyConfig::default();
+        config.validate().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<SelfStudyConfig>(&json).unwrap(),
+            config
+        );
+        assert_eq!(
+            serde_json::from_str::<SelfStudyConfig>("{}").unwrap(),
+            config
+        );
+        let error = serde_json::from_str::<SelfStudyConfig>(r#"{"num_samples": 3}"#).unwrap_err();
+        assert!(error.to_string().contains("num_samples"), "{error}");
+        assert_eq!(
+            config.system_prompt("CONTEXT {subcorpus}"),
+            "\nThis conversation is about the following information.\n\n\
+             <info>\nCONTEXT {subcorpus}\n</info>"
+        );
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        type Change = fn(&mut SelfStudyConfig);
+        let wrong: [(&str, Change); 12] = [
+            ("batch_size", |c| c.batch_size = 0),
+            ("batches_in_parallel", |c| c.batches_in_parallel = 0),
+            ("max_rounds", |c| c.max_rounds = 0),
+            ("temperature_a", |c| c.temperature_a = f32::NAN),
+            ("temperature_b", |c| c.temperature_b = -1.0),
+            ("prob_thinking", |c| c.prob_thinking = 1.5),
+            ("coverage_share", |c| c.coverage_share = f64::NAN),
+            ("min_prob_mass", |c| c.min_prob_mass = 0.0),
+            ("seed_types", |c| c.seed_types.clear()),
+            ("verbatim_stride", |c| c.verbatim_stride = 65),
+            ("max_tokens_per_chunk", |c| {
+                c.chunker.min_tokens_per_chunk = 2000
+            }),
+            ("system_prompt_template", |c| {
+                c.system_prompt_template = "no place".to_owned();
+            }),
+        ];
+        for (field, change) in wrong {
+            let mut config = SelfStudyConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(field), "{field}: {error}");
+        }
+    }
+}

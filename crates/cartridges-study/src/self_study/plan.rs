@@ -1,0 +1,275 @@
+//! The plan of a run: every task, computed before anything is generated.
+//!
+//! It depends on the seed, the texts and the configuration only, so a run that was stopped knows what
+//! is left, and the order in which batches are worked off changes nothing.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use super::config::{ConfigError, SelfStudyConfig};
+use super::{coverage, verbatim};
+use crate::resource::{Resource, ResourceError};
+
+/// A plan that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A text cannot be drawn from.
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
+    /// There is no text.
+    #[error("self-study needs at least one resource")]
+    NoResources,
+}
+
+/// What a task consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskWork {
+    /// Agent A writes what the prompt asks for, agent B answers.
+    Converse,
+    /// The prompt is the user's message, the answer is given and only scored.
+    Verbatim {
+        /// The answer.
+        text: String,
+        /// Its ids.
+        token_ids: Vec<u32>,
+    },
+}
+
+/// One conversation to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its number in the plan.
+    pub index: usize,
+    /// A seed type's name, `coverage` or `verbatim`.
+    pub seed_type: &'static str,
+    /// The seed prompt for agent A, or the user's message of a verbatim piece.
+    pub prompt: String,
+    /// What is to be done.
+    pub work: TaskWork,
+}
+
+/// Tasks that share a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedBatch {
+    /// The resource's name.
+    pub resource: String,
+    /// The system prompt with the context.
+    pub system_prompt: String,
+    /// Whether agent B is asked to think, per round.
+    pub thinking: Vec<bool>,
+    /// The tasks, with consecutive numbers.
+    pub tasks: Vec<Task>,
+}
+
+impl PlannedBatch {
+    /// The batch without the tasks for which `done` holds; `None` if nothing is left.
+    pub fn without(&self, done: impl Fn(usize) -> bool) -> Option<Self> {
+        let tasks: Vec<Task> = self
+            .tasks
+            .iter()
+            .filter(|task| !done(task.index))
+            .cloned()
+            .collect();
+        (!tasks.is_empty()).then(|| Self {
+            tasks,
+            resource: self.resource.clone(),
+            system_prompt: self.system_prompt.clone(),
+            thinking: self.thinking.clone(),
+        })
+    }
+}
+
+/// All tasks of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The batches in order.
+    pub batches: Vec<PlannedBatch>,
+    /// The number of tasks.
+    pub num_tasks: usize,
+}
+
+impl Plan {
+    /// Plans the verbatim pieces of all texts, then coverage questions and random seed prompts mixed.
+    pub fn new(
+        config: &SelfStudyConfig,
+        resources: &[Box<dyn Resource>],
+    ) -> Result<Self, PlanError> {
+        config.validate()?;
+        if resources.is_empty() {
+            return Err(PlanError::NoResources);
+        }
+        let mut plan = Self {
+            batches: Vec::new(),
+            num_tasks: 0,
+        };
+        if config.verbatim {
+            for resource in resources {
+                plan.add_verbatim(config, &**resource);
+            }
+        }
+        plan.add_conversations(config, resources)?;
+        Ok(plan)
+    }
+
+    fn add_verbatim(&mut self, config: &SelfStudyConfig, resource: &dyn Resource) {
+        let Some(document) = resource.document() else {
+            tracing::warn!(
+                resource = resource.name(),
+                "no verbatim pieces: the resource has no text to walk through"
+            );
+            return;
+        };
+        let pieces = verbatim::pieces(document, config);
+        for (context, pieces) in verbatim::batches(document, pieces, config) {
+            let tasks = pieces.into_iter().map(|piece| {
+                let work = TaskWork::Verbatim {
+                    text: piece.text,
+                    token_ids: piece.token_ids,
+                };
+                ("verbatim", piece.prompt, work)
+            });
+            self.push(config, resource.name(), &context, tasks.collect(), None);
+        }
+    }
+
+    fn add_conversations(
+        &mut self,
+        config: &SelfStudyConfig,
+        resources: &[Box<dyn Resource>],
+    ) -> Result<(), PlanError> {
+        let wanted = (config.coverage_share * config.num_conversations as f64).round() as usize;
+        let walked = if wanted > 0 {
+            let texts = coverage::segmented(resources);
+            let tasks = coverage::coverage_tasks(&texts, wanted);
+            coverage::batches(&texts, tasks, config)
+        } else {
+            Vec::new()
+        };
+        let num_walked: usize = walked.iter().map(|(_, _, prompts)| prompts.len()).sum();
+        // Without a text to walk through, all conversations come from random seed prompts.
+        let mut left = config.num_conversations.saturating_sub(num_walked);
+        let num_random = left.div_ceil(config.batch_size);
+        let num_walked = walked.len();
+        let mut walked = walked.into_iter();
+        let total = num_random + num_walked;
+        let mut used = 0;
+        for i in 0..total {
+            let mut rng = stream(config.seed, i as u64);
+            // Spread evenly: after i of all batches, i·walked/total walked ones.
+            if (i + 1) * num_walked / total > used {
+                used += 1;
+                if let Some((resource, context, prompts)) = walked.next() {
+                    let tasks = prompts
+                        .into_iter()
+                        .map(|prompt| ("coverage", prompt, TaskWork::Converse))
+                        .collect();
+                    let name = resources[resource].name();
+                    self.push(config, name, &context, tasks, Some(&mut rng));
+                }
+                continue;
+            }
+            let resource = &resources[rng.random_range(0..resources.len())];
+            let n = left.min(config.batch_size);
+            left -= n;
+            let (context, seeds) = resource.sample(&mut rng, n)?;
+            let tasks = seeds
+                .into_iter()
+                .map(|seed| (seed.seed_type.as_str(), seed.text, TaskWork::Converse))
+                .collect();
+            self.push(config, resource.name(), &context, tasks, Some(&mut rng));
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        config: &SelfStudyConfig,
+        resource: &str,
+        context: &str,
+        tasks: Vec<(&'static str, String, TaskWork)>,
+        rng: Option<&mut ChaCha8Rng>,
+    ) {
+        let thinking = match rng {
+            Some(rng) => (0..config.max_rounds)
+                .map(|_| rng.random::<f64>() < config.prob_thinking)
+                .collect(),
+            None => Vec::new(),
+        };
+        let first = self.num_tasks;
+        let tasks: Vec<Task> = tasks
+            .into_iter()
+            .enumerate()
+            .map(|(i, (seed_type, prompt, work))| Task {
+                index: first + i,
+                seed_type,
+                prompt,
+                work,
+            })
+            .collect();
+        self.num_tasks += tasks.len();
+        self.batches.push(PlannedBatch {
+            resource: resource.to_owned(),
+            system_prompt: config.system_prompt(context),
+            thinking,
+            tasks,
+        });
+    }
+
+    /// A digest of every task.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            // Lengths keep neighbouring fields apart.
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for batch in &self.batches {
+            add(batch.resource.as_bytes());
+            add(batch.system_prompt.as_bytes());
+            add(&batch
+                .thinking
+                .iter()
+                .map(|&t| u8::from(t))
+                .collect::<Vec<_>>());
+            for task in &batch.tasks {
+                add(&(task.index as u64).to_le_bytes());
+                add(task.seed_type.as_bytes());
+                add(task.prompt.as_bytes());
+                if let TaskWork::Verbatim { text, token_ids } = &task.work {
+                    add(text.as_bytes());
+                    add(&token_ids
+                        .iter()
+                        .flat_map(|id| id.to_le_bytes())
+                        .collect::<Vec<_>>());
+                }
+            }
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// A generator of its own for each batch.
+fn stream(seed: u64, number: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number);
+    rng
+}
+
+/// The sampling seed of one request: of the run's seed, the task, the round and the agent.
+pub(super) fn request_seed(seed: u64, task: usize, round: usize, agent: u64) -> u64 {
+    [task as u64, round as u64, agent]
+        .into_iter()
+        .fold(mix(seed), |state, part| mix(state ^ part))
+}
+
+/// SplitMix64's finaliser (Steele, Lea and Flood 2014).
+fn mix(value: u64) -> u64 {
+    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,1 @@
+use mimalloc as _; fn main(){}
