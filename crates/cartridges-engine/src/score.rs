@@ -42,7 +42,10 @@ impl Engine {
             let mut to = from;
             let mut rows = 0;
             while to < requests.len() && (to == from || rows < self.options.prefill_rows) {
-                rows += requests[to].prompt.len() + requests[to].continuation.len();
+                let r = &requests[to];
+                let stored = self.residents.longest(&r.cartridges, &r.prompt);
+                let new = r.prompt.len() - stored.map_or(0, |shared| shared.len);
+                rows += new + r.continuation.len();
                 to += 1;
             }
             scores.extend(self.score_group(&requests[from..to])?);

@@ -1,1 +1,30 @@
-//! Placeholder while the workspace is being laid out.
+//! How much of a document a cartridge holds.
+//!
+//! The same questions are asked without the document, with it in a system message, and behind a
+//! cartridge. Three numbers tell how close the cartridge comes to the document: the likelihood of
+//! the gold answers, the choice among four candidate answers, and the answers that are generated.
+#![recursion_limit = "256"]
+#![deny(missing_docs)]
+
+mod candidates;
+mod condition;
+mod error;
+mod matching;
+mod measure;
+mod measurement;
+mod prompt;
+mod questions;
+mod random;
+mod report;
+mod statistics;
+
+pub use candidates::{CHOICES, Candidates, candidates};
+pub use condition::Condition;
+pub use error::EvalError;
+pub use matching::{answer_occurs, normalised_words};
+pub use measure::{MeasureOptions, measure};
+pub use measurement::{CandidateRecord, ConditionKind, Measurement, QuestionRecord};
+pub use prompt::{prompt_ids, thinking_off};
+pub use questions::{Question, QuestionError, QuestionList};
+pub use report::{Corpus, Machine, Report, Timing, gap_closed};
+pub use statistics::Estimate;

@@ -27,19 +27,20 @@ pub struct Layer {
 impl Layer {
     /// Runs the layer on `x [n, hidden]` and gives `[n, hidden]`.
     ///
-    /// `extend` gets the new keys and values `[n, kv_heads, head_dim]` (after rope) and gives back
-    /// all that the layout refers to, `[m, kv_heads, head_dim]`.
+    /// `extend` gets the new queries `[n, heads, head_dim]`, keys and values `[n, kv_heads, head_dim]`
+    /// (after rope) and gives back all keys and values that the layout refers to,
+    /// `[m, kv_heads, head_dim]`.
     pub fn forward(
         &self,
         x: Tensor<2>,
         config: &ModelConfig,
         angles: &RotaryAngles,
         layout: &AttentionLayout,
-        extend: impl FnOnce(Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
+        extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
     ) -> Tensor<2> {
         let normed = rms_norm(x.clone(), &self.input_norm, config.rms_norm_eps);
         let (q, k, v) = self.project(normed, config, angles);
-        let (k, v) = extend(k, v);
+        let (k, v) = extend(&q, k, v);
         let attended = prefix_attention(q, k, v, layout);
         let [n, heads, dim] = attended.dims();
         let x = x + linear(attended.reshape([n, heads * dim]), &self.o_proj);

@@ -23,6 +23,11 @@ pub trait KvSource {
     /// Gets the new rows' keys and values of `layer`, `[n, kv_heads, head_dim]`, and gives all rows
     /// that the batch's layout refers to, `[m, kv_heads, head_dim]`.
     fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>);
+
+    /// Gets the queries of `layer`, `[n, heads, head_dim]`, after rope. Most sources do not care.
+    fn observe(&mut self, layer: usize, q: &Tensor<3>) {
+        let _ = (layer, q);
+    }
 }
 
 /// No earlier tokens: the batch sees itself only.
@@ -107,7 +112,8 @@ impl Decoder {
         let angles = self.angles(batch.positions);
         let mut x = self.embed(batch.ids);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &self.config, &angles, batch.layout, |k, v| {
+            x = layer.forward(x, &self.config, &angles, batch.layout, |q, k, v| {
+                past.observe(index, q);
                 past.extend(index, k, v)
             });
         }

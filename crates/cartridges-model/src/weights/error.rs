@@ -1,6 +1,6 @@
 //! What can be wrong with a file of weights.
 
-use crate::decoder::config::ConfigError;
+use crate::decoder::ConfigError;
 
 /// Weights that cannot be opened or read.
 #[derive(Debug, thiserror::Error)]

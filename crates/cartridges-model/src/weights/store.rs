@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use crate::decoder::config::ModelConfig;
+use crate::decoder::ModelConfig;
 
 use super::dequant::dequantise;
 use super::gguf::{self, Gguf, TokenizerParts};

@@ -1,7 +1,7 @@
 //! The model description in a GGUF header.
 
 use super::Gguf;
-use crate::decoder::config::{Architecture, ModelConfig, RopeConfig};
+use crate::decoder::{Architecture, ModelConfig, RopeConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// Rope base when a file names none, as in GGML and Hugging Face.

@@ -1,7 +1,7 @@
 //! GGUF files that a converter could have made from the tiny models.
 
 use super::{TestGguf, Value, Weights, open, ramp, small_llama, texts, tiny};
-use crate::decoder::config::ModelConfig;
+use crate::decoder::ModelConfig;
 use crate::weights::{Dtype, TokenizerParts};
 
 /// Reorders rows as llama's converter does: `[heads, 2, half, columns]` to
@@ -94,7 +94,7 @@ fn tiny_models_come_back_as_they_were() {
         let config = ModelConfig::from_file(&tiny(folder).join("config.json")).unwrap();
         let mut gguf = convert(&original, &config, architecture);
         let plain = ModelConfig {
-            rope: crate::decoder::config::RopeConfig {
+            rope: crate::decoder::RopeConfig {
                 llama3: None,
                 ..config.rope
             },

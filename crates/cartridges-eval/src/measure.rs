@@ -1,0 +1,199 @@
+//! Asking all questions of a list under one condition.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cartridges_engine::{
+    CartridgeHandle, Engine, Event, Flow, GenerateRequest, Sampling, ScoreRequest, StopRules,
+};
+use cartridges_model::LanguageModel;
+use cartridges_model::text::ChatMessage;
+
+use crate::candidates::{Candidates, candidates};
+use crate::condition::Condition;
+use crate::error::EvalError;
+use crate::matching::answer_occurs;
+use crate::measurement::{CandidateRecord, Circumstances, Measurement, QuestionRecord, best};
+use crate::questions::{Question, QuestionList};
+
+/// Questions whose candidates are scored between two reports of progress.
+const QUESTIONS_PER_PASS: usize = 16;
+
+/// How a list is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasureOptions {
+    /// Longest generated answer, in tokens.
+    pub max_new_tokens: usize,
+    /// Seed of the candidates and of the bootstrap.
+    pub seed: u64,
+    /// Generate answers too.
+    pub generate: bool,
+}
+
+impl Default for MeasureOptions {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 24,
+            seed: 0,
+            generate: true,
+        }
+    }
+}
+
+/// Asks all questions under one condition. `progress` gets steps done and steps in all: one per
+/// question for the candidates, and one for the generated answer.
+///
+/// - NLL: of the first accepted answer, encoded alone, without the token that ends the turn.
+/// - Choice: the candidate with the highest mean log-prob per token.
+/// - Generated answer: greedy, right if an accepted answer occurs in it ([`answer_occurs`]).
+///
+/// # Errors
+/// [`EvalError`], among others if document, question and answer exceed the model's positions.
+pub fn measure(
+    engine: &mut Engine,
+    condition: &Condition,
+    questions: &QuestionList,
+    options: &MeasureOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Measurement, EvalError> {
+    let begin = Instant::now();
+    let model = Arc::clone(engine.model());
+    let list = &questions.questions;
+    let total = list.len() * (1 + usize::from(options.generate));
+    progress(0, total);
+    let prompts: Vec<Vec<u32>> = list
+        .iter()
+        .map(|q| condition.prompt(&model.text, &[ChatMessage::user(q.question.as_str())]))
+        .collect::<Result<_, _>>()?;
+    let choices = candidates(questions, options.seed);
+    let cartridges: Vec<CartridgeHandle> = condition.cartridge.into_iter().collect();
+
+    let work: Vec<(&Question, &Candidates, &[u32])> = list
+        .iter()
+        .zip(&choices)
+        .zip(&prompts)
+        .map(|((question, choice), prompt)| (question, choice, prompt.as_slice()))
+        .collect();
+    let mut records = Vec::with_capacity(list.len());
+    for part in work.chunks(QUESTIONS_PER_PASS) {
+        let scored = score(engine, &model, condition, &cartridges, part)?;
+        records.extend(scored);
+        progress(records.len(), total);
+    }
+    let scored = Instant::now();
+
+    if options.generate {
+        let requests: Vec<GenerateRequest> = prompts
+            .iter()
+            .map(|prompt| GenerateRequest {
+                cartridges: cartridges.clone(),
+                prompt: prompt.clone(),
+                max_new_tokens: options.max_new_tokens,
+                sampling: Sampling::default(),
+                stop: StopRules {
+                    ids: model.text.stop_ids(),
+                    strings: Vec::new(),
+                },
+                top_logprobs: 0,
+                keep: false,
+            })
+            .collect();
+        let mut done = records.len();
+        let completions = engine.generate(&requests, &mut |event| {
+            if matches!(event, Event::Finished { .. }) {
+                done += 1;
+                progress(done, total);
+            }
+            Flow::Continue
+        })?;
+        for ((record, question), completion) in records.iter_mut().zip(list).zip(completions) {
+            record.generated_correct = Some(answer_occurs(&completion.text, &question.answers));
+            record.generated = Some(completion.text);
+        }
+    }
+    let generated = Instant::now();
+
+    let document_rows = match (&condition.cartridge, &condition.system) {
+        (Some(_), _) => condition.slots,
+        (None, Some(system)) => model.text.encode(system, false)?.len(),
+        (None, None) => 0,
+    };
+    let bytes = model.decoder.config().kv_bytes_per_token(size_of::<f32>());
+    let about = Circumstances {
+        condition: condition.name.clone(),
+        kind: condition.kind(),
+        slots: condition.slots,
+        document_rows,
+        kv_bytes: bytes as u64 * document_rows as u64,
+        score_seconds: (scored - begin).as_secs_f64(),
+        generate_seconds: (generated - scored).as_secs_f64(),
+        seconds: begin.elapsed().as_secs_f64(),
+    };
+    Ok(Measurement::summarise(about, records, options.seed))
+}
+
+/// Scores all candidates of some questions in one call.
+fn score(
+    engine: &mut Engine,
+    model: &LanguageModel,
+    condition: &Condition,
+    cartridges: &[CartridgeHandle],
+    work: &[(&Question, &Candidates, &[u32])],
+) -> Result<Vec<QuestionRecord>, EvalError> {
+    let mut requests = Vec::new();
+    for (question, choice, prompt) in work {
+        for answer in &choice.texts {
+            let continuation = model.text.encode(answer, false)?;
+            if continuation.is_empty() {
+                return Err(EvalError::NoTokens {
+                    question: question.id.clone(),
+                    answer: answer.clone(),
+                });
+            }
+            requests.push(ScoreRequest {
+                cartridges: cartridges.to_vec(),
+                prompt: prompt.to_vec(),
+                continuation,
+                top_logprobs: 0,
+            });
+        }
+    }
+    let mut scores = engine.score(&requests)?.into_iter();
+    let mut records = Vec::with_capacity(work.len());
+    for (question, choice, prompt) in work {
+        let mut scored = Vec::with_capacity(choice.texts.len());
+        for (text, score) in choice.texts.iter().zip(&mut scores) {
+            let tokens = score.logprobs.len();
+            let sum: f64 = score.logprobs.iter().copied().map(f64::from).sum();
+            if !sum.is_finite() {
+                return Err(EvalError::NotFinite {
+                    condition: condition.name.clone(),
+                    question: question.id.clone(),
+                    value: sum,
+                });
+            }
+            scored.push(CandidateRecord {
+                text: text.clone(),
+                tokens,
+                mean_logprob: sum / tokens.max(1) as f64,
+            });
+        }
+        let chosen = best(&scored);
+        let gold = &scored[choice.gold];
+        records.push(QuestionRecord {
+            id: question.id.clone(),
+            question: question.question.clone(),
+            gold: question.gold().to_owned(),
+            gold_index: choice.gold,
+            chosen,
+            choice_correct: chosen == choice.gold,
+            nll: -gold.mean_logprob * gold.tokens as f64,
+            gold_tokens: gold.tokens,
+            prompt_tokens: prompt.len(),
+            generated: None,
+            generated_correct: None,
+            candidates: scored,
+        });
+    }
+    Ok(records)
+}

@@ -1,0 +1,208 @@
+//! What was measured under one condition.
+
+use serde::{Deserialize, Serialize};
+
+use crate::statistics::{Estimate, median, ratio, share};
+
+/// What stands before the questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConditionKind {
+    /// Nothing but what the chat template puts there.
+    None,
+    /// The document in a system message.
+    Document,
+    /// A cartridge.
+    Cartridge,
+}
+
+/// One candidate answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidateRecord {
+    /// The answer.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Mean natural log-prob per token.
+    pub mean_logprob: f64,
+}
+
+/// One question under one condition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuestionRecord {
+    /// Its id in the list.
+    pub id: String,
+    /// What was asked.
+    pub question: String,
+    /// The gold answer.
+    pub gold: String,
+    /// Candidate answers, in the order they were compared.
+    pub candidates: Vec<CandidateRecord>,
+    /// Where the gold answer stands among them.
+    pub gold_index: usize,
+    /// Which has the highest mean log-prob.
+    pub chosen: usize,
+    /// Whether that is the gold answer.
+    pub choice_correct: bool,
+    /// Natural-log NLL, summed over the gold answer's tokens.
+    pub nll: f64,
+    /// Tokens of the gold answer.
+    pub gold_tokens: usize,
+    /// Tokens of the prompt, without cartridge slots.
+    pub prompt_tokens: usize,
+    /// The model's own answer, if one was asked for.
+    pub generated: Option<String>,
+    /// Whether an accepted answer occurs in it.
+    pub generated_correct: Option<bool>,
+}
+
+/// All questions under one condition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Name of the condition.
+    pub condition: String,
+    /// What stands before the questions.
+    pub kind: ConditionKind,
+    /// NLL per token of the gold answers, over all their tokens (natural log).
+    pub nll: Estimate,
+    /// Share of questions where the gold answer beats the other candidates.
+    pub choice_accuracy: Estimate,
+    /// What guessing would give for it.
+    pub choice_chance: f64,
+    /// Share of questions whose generated answer is right, if answers were generated.
+    pub generated_accuracy: Option<Estimate>,
+    /// Cartridge slots and prompt tokens before the first token of an answer: median over
+    /// questions.
+    pub tokens_before_answer: f64,
+    /// Rows that stand for the document: cartridge slots, or its tokens.
+    pub document_rows: usize,
+    /// Bytes of keys and values in these rows, in f32.
+    pub kv_bytes: u64,
+    /// Wall time in all.
+    pub seconds: f64,
+    /// Part of it spent scoring answers.
+    pub score_seconds: f64,
+    /// Part of it spent generating answers.
+    pub generate_seconds: f64,
+    /// The questions, in the list's order.
+    pub questions: Vec<QuestionRecord>,
+}
+
+/// What [`Measurement::summarise`] cannot know from the questions.
+pub(crate) struct Circumstances {
+    pub(crate) condition: String,
+    pub(crate) kind: ConditionKind,
+    /// Cartridge slots before every prompt.
+    pub(crate) slots: usize,
+    pub(crate) document_rows: usize,
+    pub(crate) kv_bytes: u64,
+    pub(crate) score_seconds: f64,
+    pub(crate) generate_seconds: f64,
+    pub(crate) seconds: f64,
+}
+
+impl Measurement {
+    /// Sums up questions. `seed` is that of the bootstrap.
+    pub(crate) fn summarise(
+        about: Circumstances,
+        questions: Vec<QuestionRecord>,
+        seed: u64,
+    ) -> Self {
+        const NOTHING: Estimate = Estimate {
+            value: 0.0,
+            low: 0.0,
+            high: 0.0,
+        };
+        let likelihood: Vec<(f64, f64)> = questions
+            .iter()
+            .map(|q| (q.nll, q.gold_tokens as f64))
+            .collect();
+        let before: Vec<usize> = questions
+            .iter()
+            .map(|q| about.slots + q.prompt_tokens)
+            .collect();
+        let chance: f64 = questions
+            .iter()
+            .map(|q| 1.0 / q.candidates.len().max(1) as f64)
+            .sum();
+        Self {
+            condition: about.condition,
+            kind: about.kind,
+            nll: ratio(&likelihood, seed).unwrap_or(NOTHING),
+            choice_accuracy: share(questions.iter().map(|q| q.choice_correct), seed)
+                .unwrap_or(NOTHING),
+            choice_chance: chance / questions.len().max(1) as f64,
+            generated_accuracy: share(questions.iter().filter_map(|q| q.generated_correct), seed),
+            tokens_before_answer: median(&before),
+            document_rows: about.document_rows,
+            kv_bytes: about.kv_bytes,
+            seconds: about.seconds,
+            score_seconds: about.score_seconds,
+            generate_seconds: about.generate_seconds,
+            questions,
+        }
+    }
+}
+
+/// The index of the highest mean log-prob; the first of equal ones.
+pub(crate) fn best(candidates: &[CandidateRecord]) -> usize {
+    let mut best = 0;
+    for (index, candidate) in candidates.iter().enumerate() {
+        if candidate.mean_logprob > candidates[best].mean_logprob {
+            best = index;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(nll: f64, gold_tokens: usize, right: bool) -> QuestionRecord {
+        let candidate = |mean_logprob| CandidateRecord {
+            text: "x".into(),
+            tokens: 1,
+            mean_logprob,
+        };
+        let candidates = vec![candidate(-2.0), candidate(-1.0)];
+        let chosen = best(&candidates);
+        assert_eq!(chosen, 1);
+        let gold_index = if right { 1 } else { 0 };
+        QuestionRecord {
+            id: "q".into(),
+            question: "?".into(),
+            gold: "x".into(),
+            candidates,
+            gold_index,
+            chosen,
+            choice_correct: chosen == gold_index,
+            nll,
+            gold_tokens,
+            prompt_tokens: 10,
+            generated: None,
+            generated_correct: None,
+        }
+    }
+
+    #[test]
+    fn questions_are_summed_up_by_tokens() {
+        let about = Circumstances {
+            condition: "c".into(),
+            kind: ConditionKind::Cartridge,
+            slots: 64,
+            document_rows: 64,
+            kv_bytes: 1,
+            score_seconds: 0.0,
+            generate_seconds: 0.0,
+            seconds: 0.0,
+        };
+        let records = vec![record(6.0, 3, true), record(2.0, 1, false)];
+        let m = Measurement::summarise(about, records, 0);
+        assert!((m.nll.value - 2.0).abs() < 1e-12);
+        assert_eq!(m.choice_accuracy.value, 0.5);
+        assert_eq!(m.choice_chance, 0.5);
+        assert_eq!(m.generated_accuracy, None);
+        assert_eq!(m.tokens_before_answer, 74.0);
+    }
+}

@@ -1,0 +1,412 @@
+//! Measurements side by side, as JSON and as text.
+
+use std::io::Read;
+use std::path::Path;
+
+use cartridges_model::atomic_file::write_bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::EvalError;
+use crate::measurement::{ConditionKind, Measurement};
+use crate::statistics::{Estimate, RESAMPLES};
+
+/// The document that the questions are about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corpus {
+    /// Its file or name.
+    pub name: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// Its tokens.
+    pub tokens: usize,
+}
+
+/// Where it was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name, or its architecture where the system does not tell.
+    pub cpu: String,
+    /// Threads used.
+    pub threads: usize,
+}
+
+impl Machine {
+    /// This machine, with the number of threads in use.
+    pub fn this(threads: usize) -> Self {
+        let mut text = String::new();
+        // Not there outside Linux; a cut in the middle of a character cannot hide the first name.
+        if let Ok(file) = std::fs::File::open("/proc/cpuinfo") {
+            let mut bytes = Vec::new();
+            if file.take(1 << 16).read_to_end(&mut bytes).is_ok() {
+                text = String::from_utf8_lossy(&bytes).into_owned();
+            }
+        }
+        Self {
+            cpu: cpu_name(&text).unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            threads,
+        }
+    }
+}
+
+fn cpu_name(cpuinfo: &str) -> Option<String> {
+    let (_, name) = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))?
+        .split_once(':')?;
+    let words: Vec<&str> = name.split_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// How long a step took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The step.
+    pub name: String,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Everything about one evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name and version of the program.
+    pub program: String,
+    /// The model.
+    pub model: String,
+    /// The document.
+    pub corpus: Corpus,
+    /// Id of the question list.
+    pub questions: String,
+    /// When, as the caller writes dates.
+    pub date: String,
+    /// Where.
+    pub machine: Machine,
+    /// The resolved settings that made the cartridge and the measurement.
+    pub recipe: serde_json::Value,
+    /// One measurement per condition.
+    pub rows: Vec<Measurement>,
+    /// What else took time, such as training.
+    pub timings: Vec<Timing>,
+}
+
+/// How much of the way from `none` to `document` a `row` has come: `(none − row) / (none −
+/// document)`, for a number that is better when lower. Not clamped: below 0 is worse than no
+/// document, above 1 better than the document. `None` if the document does not help.
+pub fn gap_closed(none: f64, document: f64, row: f64) -> Option<f64> {
+    let gap = none - document;
+    (gap > 0.0 && gap.is_finite()).then(|| (none - row) / gap)
+}
+
+impl Report {
+    fn first(&self, kind: ConditionKind) -> Option<&Measurement> {
+        self.rows.iter().find(|row| row.kind == kind)
+    }
+
+    /// The share of a gap that a row closes, in words.
+    fn closed(&self, row: &Measurement, number: impl Fn(&Measurement) -> Option<f64>) -> String {
+        let closed = || {
+            let none = number(self.first(ConditionKind::None)?)?;
+            let document = number(self.first(ConditionKind::Document)?)?;
+            gap_closed(none, document, number(row)?)
+        };
+        closed().map_or_else(|| "n/a".to_owned(), percent)
+    }
+
+    /// The measurements as an aligned plain-text table; below it, the intervals, and for each
+    /// cartridge how much of the gap between no document and document it closes.
+    pub fn table(&self) -> String {
+        let head = [
+            "condition",
+            "NLL/token",
+            "4-way",
+            "generated",
+            "tokens before answer",
+            "KV MiB",
+            "seconds",
+        ];
+        let mut lines = vec![head.map(str::to_owned).to_vec()];
+        lines.extend(self.rows.iter().map(cells));
+        let mut text = aligned(&lines);
+
+        if !self.rows.is_empty() {
+            text.push_str(&format!(
+                "\n95 % intervals over questions (bootstrap, {RESAMPLES} resamples)\n"
+            ));
+            let mut lines = vec![head[..4].iter().map(|h| (*h).to_owned()).collect()];
+            lines.extend(self.rows.iter().map(|row| {
+                let shares = |e: &Estimate| format!("{} to {}", percent(e.low), percent(e.high));
+                let generated = row.generated_accuracy.as_ref();
+                vec![
+                    row.condition.clone(),
+                    format!("{:.2} to {:.2}", row.nll.low, row.nll.high),
+                    shares(&row.choice_accuracy),
+                    generated.map_or_else(|| "-".to_owned(), shares),
+                ]
+            }));
+            text.push_str(&aligned(&lines));
+        }
+
+        for row in &self.rows {
+            if row.kind != ConditionKind::Cartridge {
+                continue;
+            }
+            // More is better in accuracies, so they are turned round.
+            let nll = self.closed(row, |m| Some(m.nll.value));
+            let choice = self.closed(row, |m| Some(-m.choice_accuracy.value));
+            let generated = self.closed(row, |m| m.generated_accuracy.map(|e| -e.value));
+            text.push_str(&format!(
+                "\n{name}: NLL gap closed: {nll}\n\
+                 {name}: accuracy gap closed: 4-way {choice}, generated {generated}\n",
+                name = row.condition,
+            ));
+        }
+        text
+    }
+
+    /// The report as text: what was measured, the table, and the timings.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{}, {}\nmodel: {}\ncorpus: {} ({} tokens, sha256 {})\nquestions: {}\n\
+             machine: {}, {} threads\n\n{}",
+            self.program,
+            self.date,
+            self.model,
+            self.corpus.name,
+            self.corpus.tokens,
+            self.corpus.sha256,
+            self.questions,
+            self.machine.cpu,
+            self.machine.threads,
+            self.table(),
+        );
+        if !self.timings.is_empty() {
+            let line = |t: &Timing| vec![t.name.clone(), format!("{:.1} s", t.seconds)];
+            let lines: Vec<Vec<String>> = self.timings.iter().map(line).collect();
+            text.push('\n');
+            text.push_str(&aligned(&lines));
+        }
+        text
+    }
+
+    /// Writes `report.json` and `report.txt` into a folder, which is made if need be.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`] with the file.
+    pub fn save(&self, folder: &Path) -> Result<(), EvalError> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        write_bytes(&folder.join("report.json"), &json)?;
+        write_bytes(&folder.join("report.txt"), self.text().as_bytes())?;
+        Ok(())
+    }
+}
+
+fn cells(row: &Measurement) -> Vec<String> {
+    let of = |right: usize| format!("{right}/{}", row.questions.len());
+    let questions = || row.questions.iter();
+    let generated = || {
+        of(questions()
+            .filter(|q| q.generated_correct == Some(true))
+            .count())
+    };
+    let generated = row
+        .generated_accuracy
+        .map_or_else(|| "-".to_owned(), |_| generated());
+    vec![
+        row.condition.clone(),
+        format!("{:.2}", row.nll.value),
+        of(questions().filter(|q| q.choice_correct).count()),
+        generated,
+        format!("{:.0}", row.tokens_before_answer),
+        format!("{:.2}", row.kv_bytes as f64 / f64::from(1 << 20)),
+        format!("{:.1}", row.seconds),
+    ]
+}
+
+/// A share in percent; never "-0 %".
+fn percent(share: f64) -> String {
+    format!("{:.0} %", (share * 100.0).round() + 0.0)
+}
+
+/// Columns two blanks apart, the first to the left, the others to the right.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let length = |cell: &String| cell.chars().count();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| {
+            lines
+                .iter()
+                .filter_map(|l| l.get(c))
+                .map(length)
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        for (c, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            match c {
+                0 => text.push_str(&format!("{cell:<width$}")),
+                _ => text.push_str(&format!("  {cell:>width$}")),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurement::QuestionRecord;
+
+    fn estimate(value: f64) -> Estimate {
+        Estimate {
+            value,
+            low: value - 0.125,
+            high: value + 0.125,
+        }
+    }
+
+    fn row(
+        name: &str,
+        kind: ConditionKind,
+        nll: f64,
+        right: usize,
+        generated: bool,
+    ) -> Measurement {
+        let question = |i: usize| QuestionRecord {
+            id: i.to_string(),
+            question: "?".into(),
+            gold: "x".into(),
+            candidates: Vec::new(),
+            gold_index: 0,
+            chosen: 0,
+            choice_correct: i < right,
+            nll,
+            gold_tokens: 1,
+            prompt_tokens: 10,
+            generated: generated.then(|| "x".into()),
+            generated_correct: generated.then_some(i < right),
+        };
+        let share = estimate(right as f64 / 8.0);
+        Measurement {
+            condition: name.into(),
+            kind,
+            nll: estimate(nll),
+            choice_accuracy: share,
+            choice_chance: 0.25,
+            generated_accuracy: generated.then_some(share),
+            tokens_before_answer: 321.5,
+            document_rows: 0,
+            kv_bytes: 3 << 19,
+            seconds: 2.04,
+            score_seconds: 1.0,
+            generate_seconds: 1.0,
+            questions: (0..8).map(question).collect(),
+        }
+    }
+
+    fn report(rows: Vec<Measurement>) -> Report {
+        Report {
+            program: "cartridges 0.1.0".into(),
+            model: "tiny".into(),
+            corpus: Corpus {
+                name: "corpus.txt".into(),
+                sha256: "00".into(),
+                tokens: 900,
+            },
+            questions: "list".into(),
+            date: "today".into(),
+            machine: Machine::this(2),
+            recipe: serde_json::json!({ "slots": 80 }),
+            rows,
+            timings: vec![Timing {
+                name: "training".into(),
+                seconds: 12.34,
+            }],
+        }
+    }
+
+    #[test]
+    fn gaps() {
+        let near = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-12;
+        assert!(near(gap_closed(7.5, 0.5, 0.5), 1.0));
+        assert!(near(gap_closed(7.5, 0.5, 4.0), 0.5));
+        assert!(near(gap_closed(7.5, 0.5, 11.0), -0.5));
+        assert!(near(gap_closed(-0.25, -0.75, -1.0), 1.5));
+        assert_eq!(gap_closed(1.0, 1.0, 0.5), None);
+        assert_eq!(gap_closed(1.0, 2.0, 0.5), None);
+        assert_eq!(gap_closed(f64::NAN, 2.0, 0.5), None);
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_tells_the_gaps() {
+        let text = report(vec![
+            row("none", ConditionKind::None, 7.5, 4, true),
+            row("document", ConditionKind::Document, 0.5, 8, true),
+            row(
+                "cartridge, 80 slots",
+                ConditionKind::Cartridge,
+                1.2,
+                7,
+                true,
+            ),
+        ])
+        .table();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "condition            NLL/token  4-way  generated  tokens before answer  KV MiB  seconds",
+                "none                      7.50    4/8        4/8                   322    1.50      2.0",
+                "document                  0.50    8/8        8/8                   322    1.50      2.0",
+                "cartridge, 80 slots       1.20    7/8        7/8                   322    1.50      2.0",
+            ]
+        );
+        assert!(text.contains("7.38 to 7.62"), "{text}");
+        let end = lines.len();
+        assert_eq!(
+            lines[end - 2..],
+            [
+                "cartridge, 80 slots: NLL gap closed: 90 %",
+                "cartridge, 80 slots: accuracy gap closed: 4-way 75 %, generated 75 %",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_gap_it_says_so() {
+        let text = report(vec![
+            row("none", ConditionKind::None, 1.0, 4, false),
+            row("document", ConditionKind::Document, 1.0, 4, false),
+            row("c", ConditionKind::Cartridge, 0.5, 8, false),
+        ])
+        .table();
+        assert!(text.contains("c: NLL gap closed: n/a"));
+        assert!(text.contains("4-way n/a, generated n/a"));
+        let alone = report(vec![row("c", ConditionKind::Cartridge, 0.5, 8, true)]).table();
+        assert!(alone.contains("c: NLL gap closed: n/a"));
+    }
+
+    #[test]
+    fn it_is_saved_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        let report = report(vec![row("none", ConditionKind::None, 7.5, 4, true)]);
+        report.save(&folder).unwrap();
+        let json = std::fs::read_to_string(folder.join("report.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        let text = std::fs::read_to_string(folder.join("report.txt")).unwrap();
+        assert!(text.contains("corpus.txt (900 tokens"));
+        assert!(text.contains("training  12.3 s"));
+    }
+
+    #[test]
+    fn processor_names() {
+        let info = "processor\t: 0\nmodel name\t: Some  CPU @ 2 GHz\nmodel name\t: Other\n";
+        assert_eq!(cpu_name(info).as_deref(), Some("Some CPU @ 2 GHz"));
+        assert_eq!(cpu_name("processor\t: 0\n"), None);
+        assert!(!Machine::this(1).cpu.is_empty());
+    }
+}

@@ -1,0 +1,195 @@
+//! Loss and gradient of one packed row.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use cartridges_model::cartridge::Cartridge;
+use cartridges_model::decoder::{Decoder, KvSource, Packed};
+use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
+
+use crate::config::Recompute;
+use crate::packing::PackedRow;
+
+/// The summed loss of a row and its gradient.
+#[derive(Debug)]
+pub struct Gradient {
+    /// `Σ −w log p` over all targets.
+    pub loss: f64,
+    /// Gradient of `loss`, in the order of [`Cartridge::trainable`].
+    pub tensors: Vec<Tensor<3>>,
+}
+
+/// Keys and values of a cartridge in front of a packed row.
+struct Behind {
+    layers: Vec<(Tensor<3>, Tensor<3>)>,
+}
+
+impl KvSource for Behind {
+    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let (keys, values) = &self.layers[layer];
+        (
+            Tensor::cat(vec![keys.clone(), k], 0),
+            Tensor::cat(vec![values.clone(), v], 0),
+        )
+    }
+}
+
+/// What a row needs besides the weights.
+struct Plan<'a> {
+    decoder: &'a Decoder,
+    ids: &'a [u32],
+    positions: Vec<u32>,
+    layout: AttentionLayout,
+    /// Rows of the residual stream that predict a target.
+    predicting: Tensor<1, Int>,
+    targets: TopkTargets,
+}
+
+impl<'a> Plan<'a> {
+    fn new(decoder: &'a Decoder, slots: usize, row: &'a PackedRow) -> Self {
+        let positions = row
+            .lengths
+            .iter()
+            .flat_map(|len| (0..*len as u32).map(|i| slots as u32 + i))
+            .collect();
+        // A target at position t is predicted by the row before it.
+        let mut rows: Vec<i32> = Vec::new();
+        let entries = row
+            .targets
+            .iter()
+            .map(|t| {
+                let predicting = t.position as i32 - 1;
+                if rows.last() != Some(&predicting) {
+                    rows.push(predicting);
+                }
+                (rows.len() as u32 - 1, t.id, t.weight)
+            })
+            .collect();
+        let count = rows.len();
+        let vocab = decoder.config().vocab_size;
+        let targets = match TopkTargets::new(entries, count, vocab) {
+            Ok(targets) => targets,
+            Err(error) => unreachable!("examples were checked when they were made: {error}"),
+        };
+        Self {
+            decoder,
+            ids: &row.ids,
+            positions,
+            layout: AttentionLayout::packed(slots, &row.lengths),
+            predicting: Tensor::from_data(TensorData::new(rows, [count]), decoder.device()),
+            targets,
+        }
+    }
+
+    fn batch(&self) -> Packed<'_> {
+        Packed {
+            ids: self.ids,
+            positions: &self.positions,
+            layout: &self.layout,
+        }
+    }
+
+    /// The loss, and a scalar whose gradient with respect to the residual stream is the loss's.
+    fn loss(&self, hidden: Tensor<2>) -> (f64, Tensor<1>) {
+        let normed = self
+            .decoder
+            .final_norm(hidden.select(0, self.predicting.clone()));
+        let plain = normed.clone().inner();
+        let (loss, gradient) = topk_cross_entropy(plain, self.decoder.head(), &self.targets);
+        (loss, (normed * gradient.autodiff()).sum())
+    }
+}
+
+/// `Σ −w log p` of a row behind a cartridge, without a gradient.
+pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f64 {
+    let plan = Plan::new(decoder, cartridge.slots(), row);
+    let layers = (0..cartridge.num_layers()).map(|l| cartridge.layer(l)).collect();
+    let hidden = decoder.hidden(plan.batch(), &mut Behind { layers });
+    let normed = decoder.final_norm(hidden.select(0, plan.predicting.clone()));
+    topk_cross_entropy(normed, decoder.head(), &plan.targets).0
+}
+
+/// Loss and gradient of a row with respect to the cartridge's trainable slots.
+pub fn row_gradient(
+    decoder: &Decoder,
+    cartridge: &Cartridge,
+    row: &PackedRow,
+    recompute: Recompute,
+) -> Gradient {
+    let plan = Plan::new(decoder, cartridge.slots(), row);
+    match recompute {
+        Recompute::Nothing => one_graph(&plan, cartridge),
+        Recompute::Layers => layer_by_layer(&plan, cartridge),
+    }
+}
+
+/// The whole forward pass is kept and walked back once.
+fn one_graph(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
+    let tracked = track(cartridge.trainable());
+    let count = cartridge.num_layers();
+    let layers = (0..count)
+        .map(|l| cartridge.layer_with(l, tracked[l].clone(), tracked[count + l].clone()))
+        .collect();
+    let hidden = plan.decoder.hidden(plan.batch(), &mut Behind { layers });
+    let (loss, objective) = plan.loss(hidden);
+    let mut gradients = objective.backward();
+    let tensors = tracked
+        .iter()
+        .map(|t| t.grad_remove(&mut gradients).unwrap_or_else(|| t.clone().inner().zeros_like()))
+        .collect();
+    Gradient { loss, tensors }
+}
+
+/// Only the layers' inputs are kept; each layer is run again, with its own small graph, on the way
+/// back. Memory does not grow with depth beyond one `[n, hidden]` tensor per layer.
+fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
+    let decoder = plan.decoder;
+    let config = decoder.config();
+    let count = cartridge.num_layers();
+    let angles = decoder.angles(&plan.positions);
+    let trainable = cartridge.trainable();
+
+    let run = |index: usize, x: Tensor<2>, keys: Tensor<3>, values: Tensor<3>| {
+        let (keys, values) = cartridge.layer_with(index, keys, values);
+        decoder.layers()[index].forward(x, config, &angles, &plan.layout, |_, k, v| {
+            (Tensor::cat(vec![keys, k], 0), Tensor::cat(vec![values, v], 0))
+        })
+    };
+    let mut inputs = Vec::with_capacity(count);
+    let mut x = decoder.embed(plan.ids);
+    for index in 0..count {
+        inputs.push(x.clone());
+        x = run(index, x, trainable[index].clone(), trainable[count + index].clone());
+    }
+    let top = x.autodiff().require_grad();
+    let (loss, objective) = plan.loss(top.clone());
+    let mut gradients = objective.backward();
+    let mut flowing = top.grad_remove(&mut gradients);
+
+    let mut tensors: Vec<Tensor<3>> = trainable.iter().map(Tensor::zeros_like).collect();
+    for index in (0..count).rev() {
+        let Some(gradient) = flowing.take() else { break };
+        // The first layer's input is constant.
+        let input = match index {
+            0 => inputs.remove(0),
+            _ => inputs.remove(index).autodiff().require_grad(),
+        };
+        let tracked = track(vec![trainable[index].clone(), trainable[count + index].clone()]);
+        let y = run(index, input.clone(), tracked[0].clone(), tracked[1].clone());
+        let mut gradients = (y * gradient.autodiff()).sum().backward();
+        for (which, leaf) in tracked.iter().enumerate() {
+            if let Some(gradient) = leaf.grad_remove(&mut gradients) {
+                tensors[which * count + index] = gradient;
+            }
+        }
+        if index > 0 {
+            flowing = input.grad_remove(&mut gradients);
+        }
+    }
+    Gradient { loss, tensors }
+}
+
+fn track(tensors: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
+    tensors
+        .into_iter()
+        .map(|t| t.autodiff().require_grad())
+        .collect()
+}

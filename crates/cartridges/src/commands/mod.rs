@@ -1,0 +1,8 @@
+//! One module per command.
+
+pub mod chat;
+pub mod doctor;
+pub mod inspect;
+pub mod logits;
+pub mod synthesize;
+pub mod train;

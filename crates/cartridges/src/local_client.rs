@@ -1,0 +1,170 @@
+//! The in-process engine as a client of self-study.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cartridges_engine::{
+    Engine, EngineError, Event, FinishReason as Ended, Flow, GenerateRequest, Sampling,
+    ScoreRequest as EngineScore, StopRules, TopLogprobs,
+};
+use cartridges_model::text::{ChatMessage as TextMessage, ChatTokenizer, RenderOptions};
+use cartridges_study::chunker::TokenCodec;
+use cartridges_study::client::{
+    ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, Sample, ScoreRequest,
+};
+use cartridges_study::top_logprobs::DenseTopLogprobs;
+
+/// A tokenizer as self-study's codec.
+#[derive(Clone)]
+pub struct TokenizerCodec(pub ChatTokenizer);
+
+impl TokenCodec for TokenizerCodec {
+    fn encode(&self, text: &str) -> Vec<u32> {
+        // A text that the tokenizer refuses has no tokens, which callers report as empty.
+        self.0.encode(text, false).unwrap_or_default()
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.0.decode(ids, false).unwrap_or_default()
+    }
+}
+
+/// Answers conversations with an [`Engine`]; a raised `stop` flag ends the batch in progress.
+pub struct LocalClient<'a> {
+    engine: &'a mut Engine,
+    stop: Arc<AtomicBool>,
+    stop_ids: Vec<u32>,
+}
+
+impl<'a> LocalClient<'a> {
+    /// A client over an engine.
+    pub fn new(engine: &'a mut Engine, stop: Arc<AtomicBool>) -> Self {
+        let stop_ids = engine.model().text.stop_ids();
+        Self {
+            engine,
+            stop,
+            stop_ids,
+        }
+    }
+
+    fn prompt(
+        &self,
+        messages: &[ChatMessage],
+        thinking: Option<bool>,
+        prefix: Option<&str>,
+    ) -> Result<Vec<u32>, ClientError> {
+        let messages: Vec<TextMessage> = messages
+            .iter()
+            .map(|m| TextMessage::new(m.role.as_str(), m.content.clone()))
+            .collect();
+        let mut options = RenderOptions {
+            add_generation_prompt: true,
+            ..RenderOptions::default()
+        };
+        if let Some(on) = thinking {
+            options
+                .keywords
+                .insert("enable_thinking".to_owned(), on.into());
+        }
+        let text = &self.engine.model().text;
+        let failed = |error: cartridges_model::text::TextError| ClientError::Failed(error.to_string());
+        let mut ids = text.encode_chat(&messages, &options).map_err(failed)?;
+        if let Some(prefix) = prefix {
+            ids.extend(text.encode(prefix, false).map_err(failed)?);
+        }
+        Ok(ids)
+    }
+}
+
+fn failed(error: EngineError) -> ClientError {
+    match error {
+        EngineError::Stopped => ClientError::Stopped,
+        other => ClientError::Failed(other.to_string()),
+    }
+}
+
+fn dense(top: TopLogprobs) -> DenseTopLogprobs {
+    DenseTopLogprobs {
+        k: top.k,
+        token_ids: top.ids,
+        logprobs: top.logprobs,
+    }
+}
+
+impl ChatClient for LocalClient<'_> {
+    fn complete(
+        &mut self,
+        requests: &[ChatRequest],
+        on_done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Sample>, ClientError> {
+        let jobs = requests
+            .iter()
+            .map(|r| {
+                Ok(GenerateRequest {
+                    cartridges: Vec::new(),
+                    prompt: self.prompt(
+                        &r.messages,
+                        r.enable_thinking,
+                        r.assistant_prefix.as_deref(),
+                    )?,
+                    max_new_tokens: r.max_completion_tokens,
+                    sampling: Sampling {
+                        temperature: r.temperature,
+                        seed: r.seed,
+                        ..Sampling::default()
+                    },
+                    stop: StopRules {
+                        ids: self.stop_ids.clone(),
+                        strings: Vec::new(),
+                    },
+                    top_logprobs: r.top_logprobs.unwrap_or(0),
+                    keep: false,
+                })
+            })
+            .collect::<Result<Vec<_>, ClientError>>()?;
+        let stop = self.stop.clone();
+        let completions = self
+            .engine
+            .generate(&jobs, &mut |event| {
+                if let Event::Finished { request, .. } = event {
+                    on_done(request);
+                }
+                match stop.load(Ordering::Relaxed) {
+                    true => Flow::Stop,
+                    false => Flow::Continue,
+                }
+            })
+            .map_err(failed)?;
+        Ok(completions
+            .into_iter()
+            .map(|c| Sample {
+                text: c.text,
+                token_ids: c.token_ids,
+                top_logprobs: c.top_logprobs.map(dense),
+                finish: match c.finish {
+                    Ended::Stop => FinishReason::Stop,
+                    Ended::Length => FinishReason::Length,
+                },
+            })
+            .collect())
+    }
+
+    fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<DenseTopLogprobs>, ClientError> {
+        let jobs = requests
+            .iter()
+            .map(|r| {
+                Ok(EngineScore {
+                    cartridges: Vec::new(),
+                    prompt: self.prompt(&r.messages, None, None)?,
+                    continuation: r.continuation_ids.clone(),
+                    top_logprobs: r.top_logprobs.max(1),
+                })
+            })
+            .collect::<Result<Vec<_>, ClientError>>()?;
+        let scores = self.engine.score(&jobs).map_err(failed)?;
+        Ok(scores
+            .into_iter()
+            .map(|s| dense(s.top_logprobs.unwrap_or_default()))
+            .collect())
+    }
+}

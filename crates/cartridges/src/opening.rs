@@ -1,0 +1,142 @@
+//! What every command does first: threads, device, model, cartridges.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+use cartridges_model::LanguageModel;
+use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, load};
+use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
+use cartridges_ops::DeviceChoice;
+use clap::Args;
+
+use crate::progress::bar;
+
+/// Where and with how many threads to compute.
+#[derive(Debug, Clone, Args)]
+pub struct RuntimeArgs {
+    /// Device: auto, cpu, ndarray, wgpu or cuda[:N] (those that were compiled in).
+    #[arg(long, default_value = "auto", global = true)]
+    pub device: DeviceChoice,
+    /// CPU threads; 0 takes all.
+    #[arg(long, default_value_t = 0, global = true, value_name = "N")]
+    pub threads: usize,
+}
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A hub id (owner/name), a folder in Hugging Face layout, a .gguf file, or the name of a known
+    /// model such as qwen2.5-coder-0.5b.
+    #[arg(long, short, value_name = "MODEL", default_value = cartridges_model::hub::DEFAULT_MODEL)]
+    pub model: String,
+    /// Branch, tag or commit of a hub model.
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// Use files that are on this machine only.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// An opened device.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// The device.
+    pub device: Device,
+    /// Which one it is.
+    pub choice: DeviceChoice,
+    /// CPU threads in use.
+    pub threads: usize,
+}
+
+impl RuntimeArgs {
+    /// Sets up the threads and opens the device.
+    ///
+    /// # Errors
+    /// If the device is not there or was not compiled in.
+    pub fn open(&self) -> Result<Runtime> {
+        if self.threads > 0 {
+            // Fails only when the pool is there already, as in tests; then that one is used.
+            let _ = rayon::ThreadPoolBuilder::new()
+                .num_threads(self.threads)
+                .build_global();
+        }
+        let (device, choice) = self.device.open()?;
+        Ok(Runtime {
+            device,
+            choice,
+            threads: rayon::current_num_threads(),
+        })
+    }
+}
+
+impl ModelArgs {
+    /// Finds the model's files, fetching them if need be, and loads it.
+    ///
+    /// # Errors
+    /// If the model cannot be found, fetched or read; the message says what to do.
+    pub fn open(&self, runtime: &Runtime) -> Result<Arc<LanguageModel>> {
+        let reference = ModelRef::parse(&self.model)?;
+        let mut options = ResolveOptions::from_env();
+        options.offline |= self.offline;
+        options.revision.clone_from(&self.revision);
+        options.progress = true;
+        options.notice = Some(Arc::new(|line| eprintln!("{line}")));
+        let files = resolve(&reference, &options)?;
+        let begin = Instant::now();
+        let progress = bar(1, "loading model", "MiB");
+        let model = LanguageModel::load(
+            files.path.as_path(),
+            &files.id,
+            &runtime.device,
+            &mut |done, total| {
+                progress.set_length((total >> 20) as u64);
+                progress.set_position((done >> 20) as u64);
+            },
+        )
+        .with_context(|| format!("loading {}", files.id))?;
+        progress.finish_and_clear();
+        eprintln!(
+            "model    {} · {} layers · {:.0} MiB in memory · {:.1} s · {} with {} threads",
+            files.id,
+            model.decoder.config().num_layers,
+            model.decoder.resident_bytes() as f64 / f64::from(1 << 20),
+            begin.elapsed().as_secs_f64(),
+            runtime.choice,
+            runtime.threads,
+        );
+        Ok(Arc::new(model))
+    }
+}
+
+/// Loads a cartridge folder, or a reference `.pt` file, and checks that it fits the model.
+///
+/// # Errors
+/// If it is damaged or was made for another model (`allow_other_weights` accepts other weights of
+/// the same shape, such as another quantisation).
+pub fn load_cartridge(
+    path: &Path,
+    model: &LanguageModel,
+    allow_other_weights: bool,
+) -> Result<(HostCartridge, Option<CartridgeManifest>)> {
+    if !path.exists() {
+        bail!("cartridge {} does not exist", path.display());
+    }
+    if path.extension().is_some_and(|e| e == "pt") {
+        let host = cartridges_model::cartridge::torch::read_pt(path)?;
+        model.identity.check_shape(&host)?;
+        return Ok((host, None));
+    }
+    let (host, manifest) = load(path)?;
+    manifest
+        .check(&model.identity, allow_other_weights)
+        .with_context(|| format!("cartridge {}", path.display()))?;
+    Ok((host, Some(manifest)))
+}
+
+/// A file that is to be read, with a message that names it if it cannot be.
+pub(crate) fn read_text(path: &PathBuf) -> Result<String> {
+    cartridges_study::resource::read_text(path).with_context(|| format!("{}", path.display()))
+}

@@ -1,0 +1,98 @@
+//! Training a started cartridge on conversations.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use cartridges_model::LanguageModel;
+use cartridges_model::cartridge::HostCartridge;
+use cartridges_study::conversation::Conversation;
+use cartridges_train::{RunEnd, TrainConfig, Trainer, examples, pack, train};
+use sha2::{Digest, Sha256};
+
+use crate::interrupt::stop_flag;
+use crate::progress::bar;
+
+/// A trained cartridge, with how it came about.
+#[derive(Debug, Clone)]
+pub struct Distilled {
+    /// The cartridge.
+    pub cartridge: HostCartridge,
+    /// For the record: steps, rows, losses.
+    pub how: serde_json::Value,
+    /// The last step's loss.
+    pub loss: f64,
+}
+
+/// Trains (or resumes) in `folder`; `None` if Ctrl-C stopped it, with a checkpoint on disk.
+///
+/// # Errors
+/// If the data has no targets, belongs to another model, or training diverges.
+pub fn distill(
+    model: &LanguageModel,
+    start: &HostCartridge,
+    conversations: &[Conversation],
+    config: &TrainConfig,
+    folder: &Path,
+) -> Result<Option<Distilled>> {
+    let vocab = model.decoder.config().vocab_size;
+    let (made, left_out) = examples(conversations, &model.text, vocab, config)?;
+    if left_out > 0 {
+        eprintln!("{left_out} conversations have no targets and are left out");
+    }
+    let rows = pack(&made, config);
+    let row_count = rows.len();
+    let name = run_name(model, start, &made);
+    let mut trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
+    let total = trainer.total_steps();
+    let progress = bar(total as u64, "training", "steps");
+    let begin = Instant::now();
+    let mut tokens = 0;
+    let mut last = None;
+    let end = train(&mut trainer, folder, &name, &stop_flag(), &mut |report| {
+        tokens += report.tokens;
+        let rate = tokens as f64 / begin.elapsed().as_secs_f64();
+        progress.set_position(report.step as u64);
+        progress.set_prefix(format!("loss {:.3}  {rate:.0} tok/s", report.loss));
+        last = Some(*report);
+    })?;
+    progress.finish_and_clear();
+    if end == RunEnd::Stopped {
+        return Ok(None);
+    }
+    Ok(Some(Distilled {
+        cartridge: trainer.cartridge()?,
+        how: serde_json::json!({
+            "examples": made.len(),
+            "rows": row_count,
+            "steps": total,
+            "tokens": tokens,
+            "config": config,
+        }),
+        loss: last.map_or(f64::NAN, |report| report.loss),
+    }))
+}
+
+/// A digest of model, start and examples: a checkpoint fits only the run it was made in.
+fn run_name(
+    model: &LanguageModel,
+    start: &HostCartridge,
+    examples: &[cartridges_train::Example],
+) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&model.identity.weights_fingerprint);
+    for layer in &start.layers {
+        for value in layer.key.iter().chain(&layer.value) {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    for example in examples {
+        example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        for target in &example.targets {
+            hash.update(target.position.to_le_bytes());
+            hash.update(target.id.to_le_bytes());
+            hash.update(target.weight.to_le_bytes());
+        }
+    }
+    hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,214 @@
+//! Where a cartridge starts before training.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use cartridges_model::LanguageModel;
+use cartridges_model::cartridge::matching::MatchOptions;
+use cartridges_model::cartridge::{
+    HostCartridge, MatchDocument, first_tokens, match_document, random_vectors, truncate_chat_ids,
+};
+use cartridges_model::text::{ChatMessage, RenderOptions};
+use cartridges_study::conversation::{Conversation, ConversationKind};
+use cartridges_study::self_study::SelfStudyConfig;
+use clap::{Args, ValueEnum};
+
+use crate::opening::{load_cartridge, read_text};
+use crate::progress::bar;
+
+/// Ways to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Init {
+    /// Match the document's attention in closed form (best).
+    Matching,
+    /// The model's own keys and values of the document's first tokens (the paper).
+    First,
+    /// Those of any text, rendered as a system message and truncated (the reference).
+    Text,
+    /// Random numbers (the reference's weakest).
+    Random,
+    /// Another cartridge.
+    Cartridge,
+}
+
+/// How to start, from the command line.
+#[derive(Debug, Clone, Args)]
+pub struct StartArgs {
+    /// How the cartridge starts.
+    #[arg(long, value_enum, default_value_t = Init::Matching)]
+    pub init: Init,
+    /// Slots of the cartridge; 0 means `--ratio` of the document's tokens.
+    #[arg(long = "tokens", value_name = "N")]
+    pub slots: Option<usize>,
+    /// Slots as a share of the document's tokens, used when --tokens is not given.
+    #[arg(long, default_value_t = 0.25)]
+    pub ratio: f64,
+    /// First slots that are not trained (the attention sink).
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub frozen: usize,
+    /// Text file for --init text.
+    #[arg(long, value_name = "FILE")]
+    pub init_text: Option<PathBuf>,
+    /// Cartridge folder or .pt file for --init cartridge.
+    #[arg(long, value_name = "DIR")]
+    pub init_cartridge: Option<PathBuf>,
+    /// Most query vectors per head for --init matching.
+    #[arg(long, default_value_t = 8192, value_name = "N")]
+    pub max_queries: usize,
+}
+
+impl StartArgs {
+    /// Slots for a document of `length` tokens.
+    ///
+    /// # Errors
+    /// If the number would be zero or smaller than the frozen ones need.
+    pub fn slots_for(&self, length: usize) -> Result<usize> {
+        let slots = match self.slots {
+            Some(slots) => slots,
+            None if self.ratio > 0.0 && self.ratio <= 1.0 => {
+                ((length as f64 * self.ratio) as usize).max(self.frozen + 1)
+            }
+            None => bail!("--ratio is {}, expected more than 0, at most 1", self.ratio),
+        };
+        if slots <= self.frozen {
+            bail!(
+                "--tokens is {slots} with {} frozen, expected at least one slot to train",
+                self.frozen
+            );
+        }
+        Ok(slots)
+    }
+}
+
+/// A cartridge before training, with how it came about.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The cartridge.
+    pub cartridge: HostCartridge,
+    /// For the record.
+    pub how: serde_json::Value,
+}
+
+/// The document as requests see it without a cartridge: the rendered system message.
+///
+/// # Errors
+/// If the model has no chat template or its template has no system role.
+pub fn document_ids(model: &LanguageModel, text: &str) -> Result<Vec<u32>> {
+    let system = SelfStudyConfig::default().system_prompt(text);
+    let options = RenderOptions::default();
+    Ok(model.text.encode_chat(&[ChatMessage::system(system)], &options)?)
+}
+
+/// Sequences whose queries matching looks at: the text once more, word for word, and conversations.
+///
+/// # Errors
+/// If the model has no chat template.
+pub fn reference_queries(
+    model: &LanguageModel,
+    text: &str,
+    conversations: &[Conversation],
+) -> Result<Vec<Vec<u32>>> {
+    let markers = model.text.message_ids()?;
+    let turn = |question: &[u32], answer: &[u32]| {
+        let mut ids = markers.user.clone();
+        ids.extend_from_slice(question);
+        if !ids.ends_with(&markers.end) {
+            ids.extend_from_slice(&markers.end);
+        }
+        ids.extend_from_slice(&markers.extra_end);
+        ids.extend_from_slice(&markers.assistant);
+        ids.extend_from_slice(answer);
+        ids
+    };
+    let encode = |text: &str| model.text.encode(text, false);
+    let mut sequences = vec![turn(
+        &encode("Repeat the information above word for word.")?,
+        &encode(text)?,
+    )];
+    // The pieces repeat the text as well, so they would add nothing.
+    let talks = conversations
+        .iter()
+        .filter(|c| c.metadata.kind != Some(ConversationKind::Verbatim));
+    for conversation in talks {
+        if let [question, answer, ..] = conversation.messages.as_slice() {
+            let ids = |m: &cartridges_study::conversation::Message| match &m.token_ids {
+                Some(ids) => Ok(ids.clone()),
+                None => encode(&m.content),
+            };
+            sequences.push(turn(&ids(question)?, &ids(answer)?));
+        }
+    }
+    Ok(sequences)
+}
+
+/// Makes the cartridge that training starts from.
+///
+/// # Errors
+/// If a setting is out of range or the needed text or cartridge is missing.
+pub fn start(
+    model: &LanguageModel,
+    args: &StartArgs,
+    corpus: Option<&str>,
+    conversations: &[Conversation],
+    seed: u64,
+) -> Result<Start> {
+    let decoder = &model.decoder;
+    let need = || corpus.context("this way to start needs the text itself: give --corpus FILE");
+    let mut how = serde_json::json!({ "init": format!("{:?}", args.init).to_lowercase() });
+    let cartridge = match args.init {
+        Init::Matching => {
+            let text = need()?;
+            let document = document_ids(model, text)?;
+            let queries = reference_queries(model, text, conversations)?;
+            let slots = args.slots_for(document.len())?;
+            let progress = bar(decoder.config().num_layers as u64, "matching", "layers");
+            let task = MatchDocument {
+                document: &document,
+                queries: &queries,
+                slots,
+                frozen: args.frozen,
+                max_queries: args.max_queries,
+                options: MatchOptions::default(),
+            };
+            let matched = match_document(decoder, &task, &|done, _| {
+                progress.set_position(done as u64);
+            })?;
+            progress.finish_and_clear();
+            how["document_tokens"] = document.len().into();
+            how["output_errors"] = serde_json::json!(matched.output_errors);
+            matched.cartridge
+        }
+        Init::First => {
+            let document = document_ids(model, need()?)?;
+            let slots = args.slots_for(document.len())?.min(document.len());
+            first_tokens(decoder, &document[..slots], args.frozen)?
+        }
+        Init::Text => {
+            let path = args.init_text.as_ref();
+            let path = path.context("--init text needs --init-text FILE")?;
+            let options = RenderOptions::default();
+            let ids = model
+                .text
+                .encode_chat(&[ChatMessage::system(read_text(path)?)], &options)?;
+            let markers = model.text.message_ids()?;
+            let end: Vec<u32> = markers.end.iter().chain(&markers.extra_end).copied().collect();
+            let slots = args.slots_for(ids.len())?;
+            first_tokens(decoder, &truncate_chat_ids(&ids, slots, &end), args.frozen)?
+        }
+        Init::Random => {
+            let slots = match (args.slots, corpus) {
+                (None, Some(text)) => args.slots_for(document_ids(model, text)?.len())?,
+                (None, None) => bail!("--init random needs --tokens N or --corpus FILE"),
+                (Some(_), _) => args.slots_for(0)?,
+            };
+            random_vectors(decoder, slots, args.frozen, seed)?
+        }
+        Init::Cartridge => {
+            let path = args.init_cartridge.as_ref();
+            let path = path.context("--init cartridge needs --init-cartridge DIR")?;
+            load_cartridge(path, model, false)?.0
+        }
+    };
+    how["slots"] = cartridge.slots.into();
+    Ok(Start { cartridge, how })
+}

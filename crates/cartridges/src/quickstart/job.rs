@@ -1,0 +1,313 @@
+//! The stages one after the other, and the report.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, Sampling, StopRules};
+use cartridges_eval::{
+    Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList, Report,
+    Timing, measure,
+};
+use cartridges_model::LanguageModel;
+use cartridges_model::cartridge::{CartridgeDtype, HostCartridge, save};
+use cartridges_model::text::ChatMessage;
+use cartridges_study::conversation::Conversation;
+use cartridges_train::TrainConfig;
+use sha2::{Digest, Sha256};
+
+use super::recipe::Recipe;
+use super::{Corpus, shown};
+use crate::interrupt::stop_flag;
+use crate::opening::Runtime;
+use crate::pipeline::{Init, StartArgs, distill, document_ids, read_data, self_study, start};
+use crate::progress::bar;
+
+/// Ctrl-C between or in stages: not an error, and the same command goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped; the same command goes on from here")]
+struct Interrupted;
+
+/// Everything the stages share.
+struct Job<'a> {
+    model: Arc<LanguageModel>,
+    engine: Engine,
+    corpus: &'a Corpus,
+    questions: Option<QuestionList>,
+    recipe: &'a Recipe,
+    out: &'a Path,
+    document_tokens: usize,
+    rows: Vec<Measurement>,
+    timings: Vec<Timing>,
+    begin: Instant,
+}
+
+/// Runs all stages and prints the result.
+pub(super) fn run(
+    model: &Arc<LanguageModel>,
+    runtime: &Runtime,
+    corpus: &Corpus,
+    recipe: &Recipe,
+    out: &Path,
+) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make folder {}", out.display()))?;
+    let questions = corpus.questions.clone().map(|mut list| {
+        list.questions.truncate(recipe.questions);
+        list
+    });
+    let mut job = Job {
+        engine: Engine::new(model.clone(), EngineOptions::default()),
+        model: model.clone(),
+        corpus,
+        questions,
+        recipe,
+        out,
+        document_tokens: document_ids(model, &corpus.text)?.len(),
+        rows: Vec::new(),
+        timings: Vec::new(),
+        begin: Instant::now(),
+    };
+    match job.stages() {
+        Ok(cartridge) => job.finish(&cartridge, runtime),
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("{error}");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Job<'_> {
+    fn stages(&mut self) -> Result<PathBuf> {
+        eprintln!(
+            "document {} tokens · {} conversations to write · {} training steps",
+            self.document_tokens, self.recipe.study.num_conversations, self.recipe.train.steps
+        );
+        self.measure(Condition::no_document("no document"))?;
+        let system = self.recipe.study.system_prompt(&self.corpus.text);
+        self.measure(Condition::document("document in context", system))?;
+        let conversations = self.study()?;
+
+        let slots = self.recipe.slots;
+        let (folder, steps) = (self.out.join("cartridge"), self.recipe.train.steps);
+        self.cartridge("cartridge", slots, self.recipe.ratio, steps, &conversations, &folder)?;
+        if self.recipe.tenth_steps > 0 {
+            let tenth = self.out.join("cartridge-tenth");
+            let steps = self.recipe.tenth_steps;
+            self.cartridge("tenth", None, 0.1, steps, &conversations, &tenth)?;
+        }
+        Ok(folder)
+    }
+
+    /// Writes the conversations.
+    fn study(&mut self) -> Result<Vec<Conversation>> {
+        let begin = Instant::now();
+        let made = self_study(
+            &mut self.engine,
+            &self.corpus.name,
+            &self.corpus.text,
+            &self.recipe.study,
+            &self.out.join("study"),
+        )?;
+        let (dataset, report) = made.ok_or(Interrupted)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.timings.push(Timing {
+            name: "self-study".to_owned(),
+            seconds,
+        });
+        eprintln!(
+            "study    {} conversations, {} tokens · {seconds:.0} s",
+            report.finished,
+            report.tokens()
+        );
+        read_data(&[dataset])
+    }
+
+    /// Starts, measures, trains, measures and saves one cartridge.
+    fn cartridge(
+        &mut self,
+        name: &str,
+        slots: Option<usize>,
+        ratio: f64,
+        steps: usize,
+        conversations: &[Conversation],
+        folder: &Path,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        let args = StartArgs {
+            init: Init::Matching,
+            slots,
+            ratio,
+            frozen: 1,
+            init_text: None,
+            init_cartridge: None,
+            max_queries: self.recipe.max_queries,
+        };
+        let text = Some(self.corpus.text.as_str());
+        let seed = self.recipe.train.seed;
+        let begun = start(&self.model, &args, text, conversations, seed)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.timings.push(Timing {
+            name: format!("{name}: matching"),
+            seconds,
+        });
+        let count = begun.cartridge.slots;
+        eprintln!("matched  {count} slots for {} tokens · {seconds:.0} s", self.document_tokens);
+        self.measure_cartridge(&format!("{name} of {count} before training"), &begun.cartridge)?;
+
+        let begin = Instant::now();
+        let config = TrainConfig {
+            steps,
+            ..self.recipe.train.clone()
+        };
+        // Training wants the memory that stored prompts take.
+        self.engine.forget_prefixes();
+        let done = distill(&self.model, &begun.cartridge, conversations, &config, folder)?;
+        let done = done.ok_or(Interrupted)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.timings.push(Timing {
+            name: format!("{name}: training"),
+            seconds,
+        });
+        eprintln!("trained  {steps} steps, last loss {:.3} · {seconds:.0} s", done.loss);
+        let made_by = serde_json::json!({
+            "program": program(),
+            "corpus": self.corpus.name,
+            "corpus_sha256": sha256(&self.corpus.text),
+            "start": begun.how,
+            "training": done.how,
+        });
+        save(
+            folder,
+            &done.cartridge,
+            &self.model.identity,
+            &made_by,
+            CartridgeDtype::F32,
+        )?;
+        self.measure_cartridge(&format!("{name} of {count}"), &done.cartridge)
+    }
+
+    fn measure_cartridge(&mut self, name: &str, cartridge: &HostCartridge) -> Result<()> {
+        if self.questions.is_none() {
+            return Ok(());
+        }
+        let handle = self.engine.add_cartridge(cartridge)?;
+        let result = self.measure(Condition::cartridge(name, handle, cartridge.slots));
+        self.engine.remove_cartridge(handle);
+        result
+    }
+
+    fn measure(&mut self, condition: Condition) -> Result<()> {
+        if stop_flag().load(Ordering::Relaxed) {
+            return Err(Interrupted.into());
+        }
+        let Some(questions) = &self.questions else {
+            return Ok(());
+        };
+        let progress = bar(1, &condition.name, "questions");
+        let row = measure(
+            &mut self.engine,
+            &condition,
+            questions,
+            &MeasureOptions::default(),
+            &mut |done, total| {
+                progress.set_length(total as u64);
+                progress.set_position(done as u64);
+            },
+        )?;
+        progress.finish_and_clear();
+        let generated = row.generated_accuracy.as_ref().map_or(0.0, |e| e.value);
+        eprintln!(
+            "measured {:<32} NLL/token {:.2} · 4-way {:.0} % · generated {:.0} % · {:.0} s",
+            row.condition,
+            row.nll.value,
+            100.0 * row.choice_accuracy.value,
+            100.0 * generated,
+            row.seconds
+        );
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// The report, two answers, and what to do next.
+    fn finish(mut self, folder: &Path, runtime: &Runtime) -> Result<()> {
+        self.timings.push(Timing {
+            name: "everything after loading the model".to_owned(),
+            seconds: self.begin.elapsed().as_secs_f64(),
+        });
+        let report = Report {
+            program: program(),
+            model: self.model.identity.id.clone(),
+            corpus: CorpusRecord {
+                name: self.corpus.name.clone(),
+                sha256: sha256(&self.corpus.text),
+                tokens: self.document_tokens,
+            },
+            questions: self.questions.as_ref().map_or_else(String::new, |q| q.id.clone()),
+            date: today(),
+            machine: Machine::this(runtime.threads),
+            recipe: serde_json::to_value(self.recipe)?,
+            rows: std::mem::take(&mut self.rows),
+            timings: std::mem::take(&mut self.timings),
+        };
+        report.save(self.out)?;
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "\n{}", report.text())?;
+        if let Some(questions) = self.questions.clone() {
+            let (cartridge, _) = cartridges_model::cartridge::load(folder)?;
+            let handle = self.engine.add_cartridge(&cartridge)?;
+            for question in shown(&questions) {
+                let condition = Condition::cartridge("answer", handle, cartridge.slots);
+                let messages = [ChatMessage::user(question.question.as_str())];
+                let prompt = condition.prompt(&self.model.text, &messages)?;
+                writeln!(stdout, "? {}", question.question)?;
+                let request = GenerateRequest {
+                    cartridges: vec![handle],
+                    prompt,
+                    max_new_tokens: 64,
+                    sampling: Sampling::default(),
+                    stop: StopRules {
+                        ids: self.model.text.stop_ids(),
+                        strings: Vec::new(),
+                    },
+                    top_logprobs: 0,
+                    keep: false,
+                };
+                self.engine.generate(&[request], &mut |event| {
+                    if let Event::Token { text, .. } = event {
+                        // A closed pipe is noticed by the next write below.
+                        let _ = write!(stdout, "{text}");
+                        let _ = stdout.flush();
+                    }
+                    Flow::Continue
+                })?;
+                writeln!(stdout, "\n")?;
+            }
+        }
+        let out = self.out.display();
+        writeln!(stdout, "Wrote {out}/cartridge, {out}/report.json and {out}/report.txt.")?;
+        writeln!(stdout, "Chat with it:    cartridges chat --cartridge {out}/cartridge")?;
+        writeln!(
+            stdout,
+            "Your own text:   cartridges quickstart --model MODEL --corpus TEXT.txt --questions \
+             QUESTIONS.json --out DIR"
+        )?;
+        Ok(())
+    }
+}
+
+fn program() -> String {
+    concat!("cartridges ", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The date in UTC.
+fn today() -> String {
+    chrono::Utc::now().format("%Y-%m-%d").to_string()
+}
