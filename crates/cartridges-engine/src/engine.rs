@@ -75,7 +75,11 @@ impl Engine {
         cartridge: &HostCartridge,
     ) -> Result<CartridgeHandle, EngineError> {
         let config = self.model.decoder.config();
-        let found = (cartridge.layers.len(), cartridge.kv_heads, cartridge.head_dim);
+        let found = (
+            cartridge.layers.len(),
+            cartridge.kv_heads,
+            cartridge.head_dim,
+        );
         let expected = (config.num_layers, config.num_kv_heads, config.head_dim);
         if found != expected {
             let words = |(l, h, d)| format!("{l} layers, {h} key/value heads of {d}");

@@ -112,7 +112,11 @@ impl Engine {
         };
         let mut common = first.len() - 1;
         for prompt in rest {
-            let same = first.iter().zip(*prompt).take_while(|(a, b)| a == b).count();
+            let same = first
+                .iter()
+                .zip(*prompt)
+                .take_while(|(a, b)| a == b)
+                .count();
             common = common.min(same).min(prompt.len() - 1);
         }
         if rest.is_empty() || common < WORTH_SHARING {
@@ -215,7 +219,11 @@ impl Engine {
             }
         }
         *active = going;
-        if stopped { Err(EngineError::Stopped) } else { Ok(()) }
+        if stopped {
+            Err(EngineError::Stopped)
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes a sequence, keeping its rows if asked to, and stores its result.

@@ -64,7 +64,12 @@ impl KvPool {
         if least > self.limit {
             return None;
         }
-        self.grow(least.next_multiple_of(256).max(self.capacity * 3 / 2).min(self.limit));
+        self.grow(
+            least
+                .next_multiple_of(256)
+                .max(self.capacity * 3 / 2)
+                .min(self.limit),
+        );
         self.take_free(len)
     }
 
@@ -89,7 +94,8 @@ impl KvPool {
         }
         let at = self.free.partition_point(|r| r.start < rows.start);
         self.free.insert(at, rows);
-        if at + 1 < self.free.len() && self.free[at].start + self.free[at].len == self.free[at + 1].start
+        if at + 1 < self.free.len()
+            && self.free[at].start + self.free[at].len == self.free[at + 1].start
         {
             self.free[at].len += self.free.remove(at + 1).len;
         }
@@ -130,7 +136,10 @@ impl KvPool {
             *slot = Some(pool.clone());
             pool
         };
-        (put(&mut self.keys[layer], k), put(&mut self.values[layer], v))
+        (
+            put(&mut self.keys[layer], k),
+            put(&mut self.values[layer], v),
+        )
     }
 }
 

@@ -104,7 +104,8 @@ impl Residents {
             .into_iter()
             .partition(|r| r.cartridges.contains(&cartridge));
         self.list = kept;
-        gone.into_iter().for_each(|resident| release(resident, pool));
+        gone.into_iter()
+            .for_each(|resident| release(resident, pool));
     }
 }
 

@@ -34,10 +34,16 @@ impl Sampling {
     /// The setting that is out of range, in words.
     pub(crate) fn problem(&self) -> Option<String> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Some(format!("temperature is {}, expected 0 or more", self.temperature));
+            return Some(format!(
+                "temperature is {}, expected 0 or more",
+                self.temperature
+            ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Some(format!("top_p is {}, expected more than 0, at most 1", self.top_p));
+            return Some(format!(
+                "top_p is {}, expected more than 0, at most 1",
+                self.top_p
+            ));
         }
         if !(0.0..=1.0).contains(&self.min_p) {
             return Some(format!("min_p is {}, expected 0 to 1", self.min_p));
@@ -156,7 +162,13 @@ mod tests {
         assert_eq!(kept(Sampling { top_p: 0.5, ..base }), 1);
         assert_eq!(kept(Sampling { top_p: 0.6, ..base }), 2);
         assert_eq!(kept(Sampling { min_p: 0.5, ..base }), 2);
-        assert_eq!(kept(Sampling { temperature: 0.0, ..base }), 1);
+        assert_eq!(
+            kept(Sampling {
+                temperature: 0.0,
+                ..base
+            }),
+            1
+        );
     }
 
     #[test]

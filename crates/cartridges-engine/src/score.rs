@@ -111,7 +111,10 @@ impl Engine {
                 .map(|(logits, (_, index, id))| {
                     let sum = log_sum(logits, 1.0);
                     let logprob = (f64::from(logits[*id as usize]) - sum) as f32;
-                    (logprob, top(logits, requests[*index].top_logprobs, 1.0, sum))
+                    (
+                        logprob,
+                        top(logits, requests[*index].top_logprobs, 1.0, sum),
+                    )
                 })
                 .collect();
             for ((_, index, _), (logprob, best)) in part.iter().zip(results) {

@@ -126,7 +126,11 @@ fn greedy_text_is_that_of_transformers_whatever_else_is_in_the_batch() {
             },
         );
         let main = greedy(&ids[..length], wanted.len());
-        assert_eq!(run(&mut engine, std::slice::from_ref(&main))[0].token_ids, wanted, "{name}");
+        assert_eq!(
+            run(&mut engine, std::slice::from_ref(&main))[0].token_ids,
+            wanted,
+            "{name}"
+        );
         // Neighbours of other lengths, some with the same beginning.
         let mut requests = vec![
             greedy(&ids[length..], 5),
@@ -166,7 +170,11 @@ fn golden_cartridge(name: &str) -> (HostCartridge, Vec<u32>, Vec<u32>) {
         .collect();
     let [p, frozen, _, heads, dim] = [0, 1, 2, 3, 4].map(|i| meta[i] as usize);
     let cartridge = HostCartridge::new(heads, dim, p, frozen, layers).unwrap();
-    (cartridge, ints(&file, "chat_prompt"), ints(&file, "chat_greedy"))
+    (
+        cartridge,
+        ints(&file, "chat_prompt"),
+        ints(&file, "chat_greedy"),
+    )
 }
 
 #[test]
@@ -178,11 +186,16 @@ fn greedy_text_behind_a_cartridge_is_that_of_pytorch() {
         let mut request = greedy(&prompt, wanted.len());
         request.cartridges = vec![handle];
         let plain = greedy(&prompt, 4);
-        let results = run(&mut engine, &[plain.clone(), request.clone(), request.clone()]);
+        let results = run(
+            &mut engine,
+            &[plain.clone(), request.clone(), request.clone()],
+        );
         assert_eq!(results[1].token_ids, wanted, "{name}");
         assert_eq!(results[2].token_ids, wanted, "{name}");
         engine.remove_cartridge(handle);
-        let error = engine.generate(&[request], &mut |_| Flow::Continue).unwrap_err();
+        let error = engine
+            .generate(&[request], &mut |_| Flow::Continue)
+            .unwrap_err();
         assert!(matches!(error, EngineError::UnknownCartridge(0)));
         assert_eq!(run(&mut engine, &[plain])[0], results[0], "{name}");
     }
@@ -199,7 +212,11 @@ fn scores_are_the_log_probs_of_generation_and_prefixes_change_nothing() {
     assert_eq!(top.ids.len(), 12 * 5);
     for (row, id) in made.token_ids.iter().enumerate() {
         assert_eq!(top.ids[row * 5], *id, "greedy takes the most likely");
-        assert!(top.logprobs[row * 5..row * 5 + 5].windows(2).all(|w| w[0] >= w[1]));
+        assert!(
+            top.logprobs[row * 5..row * 5 + 5]
+                .windows(2)
+                .all(|w| w[0] >= w[1])
+        );
     }
     let score = |prompt: &[u32], continuation: &[u32]| ScoreRequest {
         cartridges: Vec::new(),
@@ -210,13 +227,19 @@ fn scores_are_the_log_probs_of_generation_and_prefixes_change_nothing() {
     // The second and third share a long beginning, so a stored prefix is used.
     let requests = [
         score(&prompt, &made.token_ids),
-        score(&[&prompt[..], &made.token_ids[..3]].concat(), &made.token_ids[3..]),
+        score(
+            &[&prompt[..], &made.token_ids[..3]].concat(),
+            &made.token_ids[3..],
+        ),
     ];
     let scores = engine.score(&requests).unwrap();
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(close(&scores[0].logprobs, &made.logprobs));
     assert!(close(&scores[1].logprobs, &made.logprobs[3..]));
-    assert!(close(&scores[0].top_logprobs.as_ref().unwrap().logprobs, &top.logprobs));
+    assert!(close(
+        &scores[0].top_logprobs.as_ref().unwrap().logprobs,
+        &top.logprobs
+    ));
     assert_eq!(scores[0].top_logprobs.as_ref().unwrap().ids, top.ids);
 }
 
@@ -248,8 +271,17 @@ fn a_small_pool_still_serves_everybody_and_refuses_what_cannot_fit() {
     let mut large = engine("tiny-qwen2", EngineOptions::default());
     assert_eq!(run(&mut small, &requests), run(&mut large, &requests));
     let error = small.generate(&[greedy(&prompts[0], 60)], &mut |_| Flow::Continue);
-    assert!(matches!(error, Err(EngineError::PoolTooSmall { needed: 80, limit: 64 })));
-    assert_eq!(run(&mut small, &requests[..1]), run(&mut large, &requests[..1]));
+    assert!(matches!(
+        error,
+        Err(EngineError::PoolTooSmall {
+            needed: 80,
+            limit: 64
+        })
+    ));
+    assert_eq!(
+        run(&mut small, &requests[..1]),
+        run(&mut large, &requests[..1])
+    );
 }
 
 #[test]
@@ -261,7 +293,11 @@ fn stops_limits_and_hostile_requests() {
     let mut stopped = greedy(&prompt, 16);
     stopped.stop.ids = vec![free.token_ids[4]];
     let made = run(&mut engine, &[stopped]).remove(0);
-    let first = free.token_ids.iter().position(|id| *id == free.token_ids[4]).unwrap();
+    let first = free
+        .token_ids
+        .iter()
+        .position(|id| *id == free.token_ids[4])
+        .unwrap();
     assert_eq!(made.finish, FinishReason::Stop);
     assert_eq!(made.token_ids, free.token_ids[..=first]);
 
@@ -278,7 +314,10 @@ fn stops_limits_and_hostile_requests() {
     assert_eq!(streamed, free.text);
 
     let refused = |engine: &mut Engine, request| {
-        engine.generate(&[request], &mut |_| Flow::Continue).unwrap_err().to_string()
+        engine
+            .generate(&[request], &mut |_| Flow::Continue)
+            .unwrap_err()
+            .to_string()
     };
     assert!(refused(&mut engine, greedy(&[], 1)).contains("empty prompt"));
     assert!(refused(&mut engine, greedy(&[512], 1)).contains("512"));

@@ -20,8 +20,11 @@ use crate::questions::{Question, QuestionList};
 const QUESTIONS_PER_PASS: usize = 16;
 
 /// How a list is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeasureOptions {
+    /// Put behind every question, under every condition alike: gold answers are a few words, so
+    /// that is what is asked for.
+    pub instruction: String,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
     /// Seed of the candidates and of the bootstrap.
@@ -33,6 +36,7 @@ pub struct MeasureOptions {
 impl Default for MeasureOptions {
     fn default() -> Self {
         Self {
+            instruction: "Answer in a few words.".to_owned(),
             max_new_tokens: 24,
             seed: 0,
             generate: true,
@@ -63,7 +67,10 @@ pub fn measure(
     progress(0, total);
     let prompts: Vec<Vec<u32>> = list
         .iter()
-        .map(|q| condition.prompt(&model.text, &[ChatMessage::user(q.question.as_str())]))
+        .map(|q| {
+            let asked = format!("{} {}", q.question, options.instruction);
+            condition.prompt(&model.text, &[ChatMessage::user(asked.trim_end())])
+        })
         .collect::<Result<_, _>>()?;
     let choices = candidates(questions, options.seed);
     let cartridges: Vec<CartridgeHandle> = condition.cartridge.into_iter().collect();

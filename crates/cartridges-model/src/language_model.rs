@@ -111,11 +111,18 @@ fn config_fingerprint(c: &ModelConfig) -> String {
 
 /// Hash of the rotary frequencies to five digits.
 fn frequency_hash(c: &ModelConfig) -> String {
-    let text: Vec<String> = c.rope_frequencies().iter().map(|f| format!("{f:.4e}")).collect();
+    let text: Vec<String> = c
+        .rope_frequencies()
+        .iter()
+        .map(|f| format!("{f:.4e}"))
+        .collect();
     short_hash(text.join(",").as_bytes())
 }
 
 /// The first 16 hexadecimal digits of the SHA-256.
 fn short_hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)[..8].iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)[..8]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

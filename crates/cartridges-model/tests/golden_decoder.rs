@@ -25,7 +25,10 @@ fn decoder(folder: &Path, device: &Device) -> Decoder {
 
 fn floats(file: &SafeTensors, name: &str) -> Vec<f32> {
     let bytes = file.tensor(name).unwrap().data();
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
 }
 
 fn ints(file: &SafeTensors, name: &str) -> Vec<u32> {
@@ -47,7 +50,10 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn assert_close(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (a, b)) in found.iter().zip(wanted).enumerate() {
-        assert!((a - b).abs() <= tolerance, "{what}[{i}]: {a} instead of {b}");
+        assert!(
+            (a - b).abs() <= tolerance,
+            "{what}[{i}]: {a} instead of {b}"
+        );
     }
 }
 
@@ -83,7 +89,11 @@ fn logits_hidden_states_keys_and_values_are_those_of_transformers() {
             let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
             let layout = AttentionLayout::packed(0, &vec![length; rows]);
             let mut recorder = Recorder(Vec::new());
-            let batch = Packed { ids: &ids, positions: &positions, layout: &layout };
+            let batch = Packed {
+                ids: &ids,
+                positions: &positions,
+                layout: &layout,
+            };
             let normed = model.final_norm(model.hidden(batch, &mut recorder));
             assert_close(
                 &values(normed.clone()),
@@ -92,7 +102,12 @@ fn logits_hidden_states_keys_and_values_are_those_of_transformers() {
                 &format!("{name} final_hidden"),
             );
             let logits = values(model.logits(normed));
-            assert_close(&logits, &floats(&file, "logits"), 1e-4, &format!("{name} logits"));
+            assert_close(
+                &logits,
+                &floats(&file, "logits"),
+                1e-4,
+                &format!("{name} logits"),
+            );
             for (layer, (k, v)) in recorder.0.into_iter().enumerate() {
                 // [rows·length, kv, d] → [rows, kv, length, d]
                 let turn = |t: Tensor<3>| {
@@ -121,7 +136,11 @@ fn greedy_text_is_that_of_transformers() {
             for _ in 0..wanted.len() {
                 let positions: Vec<u32> = (0..ids.len() as u32).collect();
                 let layout = AttentionLayout::packed(0, &[ids.len()]);
-                let batch = Packed { ids: &ids, positions: &positions, layout: &layout };
+                let batch = Packed {
+                    ids: &ids,
+                    positions: &positions,
+                    layout: &layout,
+                };
                 let hidden = model.hidden(batch, &mut NoPast);
                 let last = hidden.narrow(0, ids.len() - 1, 1);
                 let logits = values(model.logits(model.final_norm(last)));

@@ -17,7 +17,11 @@ impl<B: Backend + DecoderOps, C: CheckpointStrategy> DecoderOps for Autodiff<B, 
             return portable::linear::<Self>(x, weight);
         }
         let weight = weight.into_primitive();
-        match LinearBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+        match LinearBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 prep.finish(weight.clone(), B::project(x.into_primitive(), weight))
             }
@@ -30,7 +34,11 @@ impl<B: Backend + DecoderOps, C: CheckpointStrategy> DecoderOps for Autodiff<B, 
             return portable::rms_norm::<Self>(x, gamma, eps);
         }
         let gamma = gamma.into_primitive();
-        match RmsNormBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+        match RmsNormBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let x = x.into_primitive();
                 let out = B::rms_norm(x.clone(), gamma.clone(), eps);
@@ -47,7 +55,11 @@ impl<B: Backend + DecoderOps, C: CheckpointStrategy> DecoderOps for Autodiff<B, 
         inverse: bool,
     ) -> FloatTensor<Self> {
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-        match RotaryBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+        match RotaryBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let out = B::rotary(x.into_primitive(), cos.clone(), sin.clone(), inverse);
                 prep.finish((cos, sin, inverse), out)

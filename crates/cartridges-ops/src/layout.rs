@@ -166,7 +166,9 @@ mod tests {
         assert!(AttentionLayout::new(vec![run(1, 1, vec![])], 2, 0).is_err());
         assert!(AttentionLayout::new(vec![run(0, 1, vec![key(3, 2, false)])], 1, 4).is_err());
         assert!(AttentionLayout::new(vec![run(0, 3, vec![key(0, 2, true)])], 3, 4).is_err());
-        assert!(AttentionLayout::new(vec![run(0, 1, vec![key(usize::MAX, 2, false)])], 1, 4).is_err());
+        assert!(
+            AttentionLayout::new(vec![run(0, 1, vec![key(usize::MAX, 2, false)])], 1, 4).is_err()
+        );
         assert!(AttentionLayout::new(vec![run(0, 3, vec![key(0, 4, true)])], 3, 4).is_ok());
     }
 }

@@ -27,11 +27,7 @@ fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     B::float_recip(B::float_sqrt(B::float_add_scalar(mean, eps.into())))
 }
 
-pub fn rms_norm<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    eps: f64,
-) -> FloatTensor<B> {
+pub fn rms_norm<B: Backend>(x: FloatTensor<B>, gamma: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let [_, h] = dims::<B, 2>(&x);
     let scale = inverse_rms::<B>(x.clone(), eps);
     let gamma = B::float_reshape(gamma, Shape::from([1, h]));
@@ -126,7 +122,11 @@ fn unstack_heads<B: Backend>(x: FloatTensor<B>, n: usize) -> FloatTensor<B> {
 }
 
 /// The layout as an additive mask `[1, n · group, m]`.
-fn mask<B: Backend>(layout: &AttentionLayout, group: usize, like: &FloatTensor<B>) -> FloatTensor<B> {
+fn mask<B: Backend>(
+    layout: &AttentionLayout,
+    group: usize,
+    like: &FloatTensor<B>,
+) -> FloatTensor<B> {
     let (n, m) = (layout.num_queries(), layout.num_keys());
     let mut values = vec![MASKED; n * group * m];
     for run in layout.runs() {

@@ -58,7 +58,9 @@ impl TopkTargets {
     /// The entries of rows `start .. start + len`, with rows counted from `start`.
     pub fn slice(&self, start: usize, len: usize) -> Self {
         let from = self.entries.partition_point(|e| (e.0 as usize) < start);
-        let to = self.entries.partition_point(|e| (e.0 as usize) < start + len);
+        let to = self
+            .entries
+            .partition_point(|e| (e.0 as usize) < start + len);
         Self {
             entries: self.entries[from..to]
                 .iter()

@@ -31,8 +31,17 @@ fn close(fast: &[f64], exact: &[f64], tolerance: f64, what: &str) {
     assert_eq!(fast.len(), exact.len(), "{what}");
     // A gradient that is exactly zero still comes out as rounding noise.
     let norm = exact.iter().map(|x| x * x).sum::<f64>().sqrt().max(0.1);
-    let off = fast.iter().zip(exact).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt();
-    assert!(off / norm < tolerance, "{what}: relative error {}", off / norm);
+    let off = fast
+        .iter()
+        .zip(exact)
+        .map(|(a, b)| (a - b) * (a - b))
+        .sum::<f64>()
+        .sqrt();
+    assert!(
+        off / norm < tolerance,
+        "{what}: relative error {}",
+        off / norm
+    );
 }
 
 /// Runs `f` on tracked inputs in both precisions; compares the value and all input gradients.
@@ -86,7 +95,11 @@ fn row_operations_agree_with_the_portable_bodies() {
         let (cos, sin): (Vec<f64>, Vec<f64>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
         compare("rotary", &[x], |t, dtype| {
             let half = [n, d / 2];
-            rotary(t[0].clone(), &upload(&cos, half, dtype), &upload(&sin, half, dtype))
+            rotary(
+                t[0].clone(),
+                &upload(&cos, half, dtype),
+                &upload(&sin, half, dtype),
+            )
         });
     }
 }
@@ -112,9 +125,21 @@ fn attention_agrees_on_packed_and_paged_layouts() {
     let key = |start, len, causal| KeyRange { start, len, causal };
     let paged = AttentionLayout::new(
         vec![
-            QueryRun { start: 0, len: 1, keys: vec![key(0, 5, false), key(30, 4, true)] },
-            QueryRun { start: 1, len: 1, keys: vec![key(0, 5, false), key(10, 9, true)] },
-            QueryRun { start: 2, len: 3, keys: vec![key(5, 5, false), key(40, 7, true)] },
+            QueryRun {
+                start: 0,
+                len: 1,
+                keys: vec![key(0, 5, false), key(30, 4, true)],
+            },
+            QueryRun {
+                start: 1,
+                len: 1,
+                keys: vec![key(0, 5, false), key(10, 9, true)],
+            },
+            QueryRun {
+                start: 2,
+                len: 3,
+                keys: vec![key(5, 5, false), key(40, 7, true)],
+            },
         ],
         5,
         50,
@@ -133,9 +158,11 @@ fn attention_agrees_on_packed_and_paged_layouts() {
             let q = (random(&mut rng, n * heads * d), [n, heads, d]);
             let k = (random(&mut rng, m * kv * d), [m, kv, d]);
             let v = (random(&mut rng, m * kv * d), [m, kv, d]);
-            compare(&format!("attention {n}/{m}, {heads}/{kv}"), &[q, k, v], |t, _| {
-                prefix_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout)
-            });
+            compare(
+                &format!("attention {n}/{m}, {heads}/{kv}"),
+                &[q, k, v],
+                |t, _| prefix_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout),
+            );
         }
     }
 }

@@ -103,7 +103,10 @@ impl Trainer<'_> {
                 let name = format!("{kind}.{i}");
                 let view = tensors.tensor(&name).map_err(damaged)?;
                 list.push(tensor(&view, like.dims(), &device).ok_or_else(|| {
-                    content(path, format!("tensor {name} is not a finite f32 {:?}", like.dims()))
+                    content(
+                        path,
+                        format!("tensor {name} is not a finite f32 {:?}", like.dims()),
+                    )
                 })?);
             }
         }

@@ -155,7 +155,12 @@ impl TrainConfig {
             &self.epochs,
             "at least 1 (or steps)",
         )?;
-        check(self.rows_per_step > 0, "rows_per_step", &self.rows_per_step, "at least 1")?;
+        check(
+            self.rows_per_step > 0,
+            "rows_per_step",
+            &self.rows_per_step,
+            "at least 1",
+        )?;
         check(
             self.packed_seq_length >= 2,
             "packed_seq_length",

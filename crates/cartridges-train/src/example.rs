@@ -79,7 +79,10 @@ pub fn examples(
         for target in &mut example.targets {
             target.weight *= example.weight;
         }
-        let ids = example.ids.iter().chain(example.targets.iter().map(|t| &t.id));
+        let ids = example
+            .ids
+            .iter()
+            .chain(example.targets.iter().map(|t| &t.id));
         if let Some(&id) = ids.into_iter().find(|id| **id as usize >= vocab_size) {
             return Err(ExampleError::TokenId {
                 row,

@@ -101,7 +101,9 @@ impl<'a> Plan<'a> {
 /// `Σ −w log p` of a row behind a cartridge, without a gradient.
 pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f64 {
     let plan = Plan::new(decoder, cartridge.slots(), row);
-    let layers = (0..cartridge.num_layers()).map(|l| cartridge.layer(l)).collect();
+    let layers = (0..cartridge.num_layers())
+        .map(|l| cartridge.layer(l))
+        .collect();
     let hidden = decoder.hidden(plan.batch(), &mut Behind { layers });
     let normed = decoder.final_norm(hidden.select(0, plan.predicting.clone()));
     topk_cross_entropy(normed, decoder.head(), &plan.targets).0
@@ -133,7 +135,10 @@ fn one_graph(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
     let mut gradients = objective.backward();
     let tensors = tracked
         .iter()
-        .map(|t| t.grad_remove(&mut gradients).unwrap_or_else(|| t.clone().inner().zeros_like()))
+        .map(|t| {
+            t.grad_remove(&mut gradients)
+                .unwrap_or_else(|| t.clone().inner().zeros_like())
+        })
         .collect();
     Gradient { loss, tensors }
 }
@@ -150,14 +155,22 @@ fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
     let run = |index: usize, x: Tensor<2>, keys: Tensor<3>, values: Tensor<3>| {
         let (keys, values) = cartridge.layer_with(index, keys, values);
         decoder.layers()[index].forward(x, config, &angles, &plan.layout, |_, k, v| {
-            (Tensor::cat(vec![keys, k], 0), Tensor::cat(vec![values, v], 0))
+            (
+                Tensor::cat(vec![keys, k], 0),
+                Tensor::cat(vec![values, v], 0),
+            )
         })
     };
     let mut inputs = Vec::with_capacity(count);
     let mut x = decoder.embed(plan.ids);
     for index in 0..count {
         inputs.push(x.clone());
-        x = run(index, x, trainable[index].clone(), trainable[count + index].clone());
+        x = run(
+            index,
+            x,
+            trainable[index].clone(),
+            trainable[count + index].clone(),
+        );
     }
     let top = x.autodiff().require_grad();
     let (loss, objective) = plan.loss(top.clone());
@@ -166,13 +179,18 @@ fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
 
     let mut tensors: Vec<Tensor<3>> = trainable.iter().map(Tensor::zeros_like).collect();
     for index in (0..count).rev() {
-        let Some(gradient) = flowing.take() else { break };
+        let Some(gradient) = flowing.take() else {
+            break;
+        };
         // The first layer's input is constant.
         let input = match index {
             0 => inputs.remove(0),
             _ => inputs.remove(index).autodiff().require_grad(),
         };
-        let tracked = track(vec![trainable[index].clone(), trainable[count + index].clone()]);
+        let tracked = track(vec![
+            trainable[index].clone(),
+            trainable[count + index].clone(),
+        ]);
         let y = run(index, input.clone(), tracked[0].clone(), tracked[1].clone());
         let mut gradients = (y * gradient.autodiff()).sum().backward();
         for (which, leaf) in tracked.iter().enumerate() {

@@ -57,7 +57,9 @@ impl PackedRow {
     }
 
     fn positions_counted(&self) -> usize {
-        self.targets.chunk_by(|a, b| a.position == b.position).count()
+        self.targets
+            .chunk_by(|a, b| a.position == b.position)
+            .count()
     }
 }
 

@@ -51,7 +51,9 @@ pub fn train(
         path: folder.to_owned(),
         source,
     })?;
-    trainer.resume(&checkpoint, name).map_err(TrainError::from)?;
+    trainer
+        .resume(&checkpoint, name)
+        .map_err(TrainError::from)?;
     let log = folder.join("train.jsonl");
     while trainer.steps_done() < trainer.total_steps() {
         if stop.load(Ordering::Relaxed) {

@@ -165,8 +165,7 @@ impl<'a> Trainer<'a> {
         let mut sum: Option<Vec<Tensor<3>>> = None;
         for index in chosen {
             let row = &self.rows[index];
-            let gradient =
-                row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
+            let gradient = row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
             loss += gradient.loss;
             tokens += row.ids.len();
             sum = Some(match sum {

@@ -133,7 +133,9 @@ struct Behind {
 
 impl Behind {
     fn new(cartridge: &Cartridge) -> Self {
-        let layers = (0..cartridge.num_layers()).map(|l| cartridge.layer(l)).collect();
+        let layers = (0..cartridge.num_layers())
+            .map(|l| cartridge.layer(l))
+            .collect();
         Self { layers }
     }
 }
@@ -157,7 +159,10 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn assert_close(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (a, b)) in found.iter().zip(wanted).enumerate() {
-        assert!((a - b).abs() <= tolerance, "{what}[{i}]: {a} instead of {b}");
+        assert!(
+            (a - b).abs() <= tolerance,
+            "{what}[{i}]: {a} instead of {b}"
+        );
     }
 }
 
@@ -175,13 +180,22 @@ fn each(test: impl Fn(&str, Golden)) {
 fn a_cartridge_from_tokens_is_the_models_own_kv() {
     each(|name, golden| {
         let [p, frozen, ..] = golden.meta();
-        let ids: Vec<u32> = golden.ints("init_token_ids").iter().map(|i| *i as u32).collect();
+        let ids: Vec<u32> = golden
+            .ints("init_token_ids")
+            .iter()
+            .map(|i| *i as u32)
+            .collect();
         assert_eq!(ids.len(), p);
         let made = first_tokens(&golden.decoder, &ids, frozen).unwrap();
         let wanted = golden.stored("init_keys", "init_values");
         for (made, wanted) in made.layers.iter().zip(&wanted.layers) {
             assert_close(&made.key, &wanted.key, 1e-4, &format!("{name} init key"));
-            assert_close(&made.value, &wanted.value, 1e-4, &format!("{name} init value"));
+            assert_close(
+                &made.value,
+                &wanted.value,
+                1e-4,
+                &format!("{name} init value"),
+            );
         }
     });
 }
@@ -209,13 +223,21 @@ fn packed_logits_losses_and_gradients_are_those_of_pytorch() {
         let hidden = golden.decoder.hidden(batch, &mut Behind::new(&cartridge));
         let logits = values(golden.decoder.logits(golden.decoder.final_norm(hidden)));
         let wanted = golden.floats("logits");
-        assert_close(&logits, &wanted[..logits.len()], 1e-4, &format!("{name} logits"));
+        assert_close(
+            &logits,
+            &wanted[..logits.len()],
+            1e-4,
+            &format!("{name} logits"),
+        );
 
         for recompute in [Recompute::Nothing, Recompute::Layers] {
             let gradient = row_gradient(&golden.decoder, &cartridge, &row, recompute);
             let pairs = row.targets.len() as f64;
             let wanted = f64::from(golden.floats("loss_mean_over_pairs")[0]);
-            assert!((gradient.loss / pairs - wanted).abs() < 1e-5, "{name} loss over pairs");
+            assert!(
+                (gradient.loss / pairs - wanted).abs() < 1e-5,
+                "{name} loss over pairs"
+            );
             let wanted = f64::from(golden.floats("loss_mean_over_positions")[0]);
             let found = gradient.loss / row.positions;
             assert!((found - wanted).abs() < 1e-5, "{name} loss over positions");
@@ -228,7 +250,10 @@ fn packed_logits_losses_and_gradients_are_those_of_pytorch() {
                 let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| v * v).sum::<f32>().sqrt();
                 let off = norm(&mut found.iter().zip(&wanted).map(|(a, b)| a - b));
                 let size = norm(&mut wanted.iter().copied());
-                assert!(off <= 1e-4 * size, "{name} {what} {recompute:?}: {off} of {size}");
+                assert!(
+                    off <= 1e-4 * size,
+                    "{name} {what} {recompute:?}: {off} of {size}"
+                );
             }
         }
     });
@@ -279,7 +304,11 @@ fn greedy_text_behind_the_trained_cartridge_is_that_of_pytorch() {
         let host = golden.stored("final_keys", "final_values");
         let cartridge = Cartridge::from_host(&host, golden.decoder.device());
         let mut past = Behind::new(&cartridge);
-        let mut ids: Vec<u32> = golden.ints("chat_prompt").iter().map(|i| *i as u32).collect();
+        let mut ids: Vec<u32> = golden
+            .ints("chat_prompt")
+            .iter()
+            .map(|i| *i as u32)
+            .collect();
         let wanted_ids = golden.ints("chat_greedy");
         let wanted_logits = golden.floats("chat_logits");
         let vocab = golden.decoder.config().vocab_size;
@@ -316,7 +345,9 @@ fn greedy_text_behind_the_trained_cartridge_is_that_of_pytorch() {
                 &format!("{name} chat logits {step}"),
             );
             seen = ids.len();
-            let best = (0..vocab).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+            let best = (0..vocab)
+                .max_by(|a, b| logits[*a].total_cmp(&logits[*b]))
+                .unwrap();
             assert_eq!(best, *wanted, "{name} step {step}");
             ids.push(best as u32);
         }

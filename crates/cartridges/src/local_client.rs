@@ -67,7 +67,8 @@ impl<'a> LocalClient<'a> {
                 .insert("enable_thinking".to_owned(), on.into());
         }
         let text = &self.engine.model().text;
-        let failed = |error: cartridges_model::text::TextError| ClientError::Failed(error.to_string());
+        let failed =
+            |error: cartridges_model::text::TextError| ClientError::Failed(error.to_string());
         let mut ids = text.encode_chat(&messages, &options).map_err(failed)?;
         if let Some(prefix) = prefix {
             ids.extend(text.encode(prefix, false).map_err(failed)?);

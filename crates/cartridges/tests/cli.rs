@@ -31,7 +31,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The program on one CPU thread, with caches of its own that are empty, and without the hub.
+/// The program with caches of its own that are empty, and without the hub.
 fn program(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cartridges"));
     command

@@ -36,7 +36,10 @@ pub fn first_tokens(
     frozen: usize,
 ) -> Result<HostCartridge, CartridgeError> {
     if ids.is_empty() {
-        return Err(CartridgeError::shape("slots", "is 0, expected at least one token"));
+        return Err(CartridgeError::shape(
+            "slots",
+            "is 0, expected at least one token",
+        ));
     }
     if let Err(id) = decoder.check_ids(ids) {
         return Err(CartridgeError::shape(
@@ -123,7 +126,10 @@ pub fn random_vectors(
 /// If there is none or their shapes differ.
 pub fn compose(parts: &[&HostCartridge]) -> Result<HostCartridge, CartridgeError> {
     let Some(first) = parts.first() else {
-        return Err(CartridgeError::shape("cartridges", "are none, expected at least 1"));
+        return Err(CartridgeError::shape(
+            "cartridges",
+            "are none, expected at least 1",
+        ));
     };
     for part in parts {
         let shape = |c: &HostCartridge| (c.layers.len(), c.kv_heads, c.head_dim);
@@ -194,7 +200,10 @@ mod tests {
 
     #[test]
     fn truncation_keeps_the_closing_ids() {
-        assert_eq!(truncate_chat_ids(&[1, 2, 3, 4, 5, 6], 4, &[9, 8]), [1, 2, 9, 8]);
+        assert_eq!(
+            truncate_chat_ids(&[1, 2, 3, 4, 5, 6], 4, &[9, 8]),
+            [1, 2, 9, 8]
+        );
         assert_eq!(truncate_chat_ids(&[1, 2, 3], 4, &[9]), [1, 2, 3]);
         assert_eq!(truncate_chat_ids(&[1, 2, 3], 1, &[9, 8]), [9]);
     }

@@ -70,9 +70,17 @@ pub fn match_document(
     }
     let rows: usize = task.queries.iter().map(Vec::len).sum();
     if rows == 0 {
-        return Err(CartridgeError::shape("queries", "are none, expected at least one"));
+        return Err(CartridgeError::shape(
+            "queries",
+            "are none, expected at least one",
+        ));
     }
-    for ids in task.queries.iter().map(Vec::as_slice).chain([task.document]) {
+    for ids in task
+        .queries
+        .iter()
+        .map(Vec::as_slice)
+        .chain([task.document])
+    {
         if let Err(id) = decoder.check_ids(ids) {
             let problem = format!("{id} is outside the model's vocabulary");
             return Err(CartridgeError::shape("token id", problem));
@@ -92,7 +100,12 @@ pub fn match_document(
             let part = &recorded[layer];
             let keys = columns(&part.keys, kv * dim, head * dim, dim);
             let values = columns(&part.values, kv * dim, head * dim, dim);
-            let queries = columns(&part.queries, kv * group * dim, head * group * dim, group * dim);
+            let queries = columns(
+                &part.queries,
+                kv * group * dim,
+                head * group * dim,
+                group * dim,
+            );
             let input = HeadInput {
                 head_dim: dim,
                 keys: &keys,
@@ -116,8 +129,14 @@ pub fn match_document(
     let mut output_errors = Vec::with_capacity(config.num_layers);
     for layer in heads.chunks_exact(kv) {
         layers.push(HostLayer {
-            key: layer.iter().flat_map(|head| head.keys.iter().copied()).collect(),
-            value: layer.iter().flat_map(|head| head.values.iter().copied()).collect(),
+            key: layer
+                .iter()
+                .flat_map(|head| head.keys.iter().copied())
+                .collect(),
+            value: layer
+                .iter()
+                .flat_map(|head| head.values.iter().copied())
+                .collect(),
         });
         let sum: f64 = layer.iter().map(|head| f64::from(head.output_error)).sum();
         output_errors.push(sum / kv as f64);
@@ -129,7 +148,10 @@ pub fn match_document(
 }
 
 fn head_error(layer: usize, head: usize, error: &super::matching::MatchError) -> CartridgeError {
-    CartridgeError::shape("matching", format!("of layer {layer}, head {head} failed: {error}"))
+    CartridgeError::shape(
+        "matching",
+        format!("of layer {layer}, head {head} failed: {error}"),
+    )
 }
 
 /// One layer's rows in plain memory.
@@ -185,7 +207,8 @@ fn record(
     while from < task.queries.len() {
         let mut to = from;
         let mut count = 0;
-        while to < task.queries.len() && (to == from || count + task.queries[to].len() <= PASS_ROWS) {
+        while to < task.queries.len() && (to == from || count + task.queries[to].len() <= PASS_ROWS)
+        {
             count += task.queries[to].len();
             to += 1;
         }
@@ -218,7 +241,9 @@ fn record(
             let width = queries.dims()[1] * queries.dims()[2];
             let values = read(queries)?;
             for row in &kept {
-                layer.queries.extend_from_slice(&values[row * width..(row + 1) * width]);
+                layer
+                    .queries
+                    .extend_from_slice(&values[row * width..(row + 1) * width]);
             }
         }
     }

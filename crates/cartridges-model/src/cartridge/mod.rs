@@ -15,7 +15,7 @@ pub use dtype::CartridgeDtype;
 pub use error::CartridgeError;
 pub use format::{load, load_manifest, save};
 pub use host::{HostCartridge, HostLayer};
-pub use match_document::{DocumentMatch, MatchDocument, match_document};
 pub use init::{compose, first_tokens, from_kv, random_vectors, truncate_chat_ids};
 pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};
+pub use match_document::{DocumentMatch, MatchDocument, match_document};
 pub use module::Cartridge;

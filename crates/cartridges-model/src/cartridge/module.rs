@@ -29,11 +29,14 @@ impl Cartridge {
                 .narrow(0, from, to - from)
         };
         let frozen = |values: &[f32]| part(values, 0, host.frozen);
-        let trainable =
-            |values: &[f32]| Param::from_tensor(part(values, host.frozen, host.slots));
+        let trainable = |values: &[f32]| Param::from_tensor(part(values, host.frozen, host.slots));
         let layers = &host.layers;
         // A narrow of zero rows is not a tensor on every backend.
-        let frozen_layers = if host.frozen > 0 { layers.as_slice() } else { &[] };
+        let frozen_layers = if host.frozen > 0 {
+            layers.as_slice()
+        } else {
+            &[]
+        };
         Self {
             frozen_keys: frozen_layers.iter().map(|l| frozen(&l.key)).collect(),
             frozen_values: frozen_layers.iter().map(|l| frozen(&l.value)).collect(),
@@ -54,7 +57,9 @@ impl Cartridge {
                 .into_data()
                 .convert::<f32>()
                 .try_to_vec::<f32>()
-                .map_err(|_| CartridgeError::shape("cartridge", "could not be read from the device"))
+                .map_err(|_| {
+                    CartridgeError::shape("cartridge", "could not be read from the device")
+                })
         };
         let layers = (0..self.keys.len())
             .map(|layer| {
@@ -106,7 +111,11 @@ impl Cartridge {
 
     /// All trainable tensors, `[p − frozen, kv_heads, head_dim]`: keys of every layer, then values.
     pub fn trainable(&self) -> Vec<Tensor<3>> {
-        self.keys.iter().chain(&self.values).map(|p| p.val()).collect()
+        self.keys
+            .iter()
+            .chain(&self.values)
+            .map(|p| p.val())
+            .collect()
     }
 
     /// The same cartridge with other trainable tensors, in the order of [`Cartridge::trainable`].

@@ -140,7 +140,11 @@ impl ModelConfig {
             ("num_attention_heads", self.num_heads, 1 << 12),
             ("num_key_value_heads", self.num_kv_heads, 1 << 12),
             ("head_dim", self.head_dim, 1 << 12),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 30),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                1 << 30,
+            ),
         ];
         for (field, value, limit) in sizes {
             if value == 0 || value > limit {
@@ -165,13 +169,25 @@ impl ModelConfig {
             ));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(field_error("head_dim", self.head_dim, "an even number".into()));
+            return Err(field_error(
+                "head_dim",
+                self.head_dim,
+                "an even number".into(),
+            ));
         }
         if !(self.rope.theta.is_finite() && self.rope.theta > 1.0) {
-            return Err(field_error("rope_theta", self.rope.theta, "more than 1".into()));
+            return Err(field_error(
+                "rope_theta",
+                self.rope.theta,
+                "more than 1".into(),
+            ));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
-            return Err(field_error("rms_norm_eps", self.rms_norm_eps, "more than 0".into()));
+            return Err(field_error(
+                "rms_norm_eps",
+                self.rms_norm_eps,
+                "more than 0".into(),
+            ));
         }
         if let Some(s) = self.rope.llama3 {
             let sane = s.factor.is_finite()
@@ -209,7 +225,10 @@ impl ModelConfig {
         let half = self.head_dim / 2;
         let plain = (0..half).map(|i| self.rope.theta.powf(-(i as f64) / half as f64));
         if let Some(divisors) = &self.rope_divisors {
-            return plain.zip(divisors).map(|(f, d)| f / f64::from(*d)).collect();
+            return plain
+                .zip(divisors)
+                .map(|(f, d)| f / f64::from(*d))
+                .collect();
         }
         plain
             .map(|f| match self.rope.llama3 {
@@ -232,7 +251,11 @@ impl ModelConfig {
     }
 }
 
-fn field_error(field: &'static str, found: impl std::fmt::Display, expected: String) -> ConfigError {
+fn field_error(
+    field: &'static str,
+    found: impl std::fmt::Display,
+    expected: String,
+) -> ConfigError {
     ConfigError::Field {
         field,
         found: found.to_string(),
@@ -272,7 +295,11 @@ impl HfConfig {
             "qwen2" => Architecture::Qwen2,
             "qwen3" => Architecture::Qwen3,
             other => {
-                return Err(field_error("model_type", other, "llama, qwen2 or qwen3".into()));
+                return Err(field_error(
+                    "model_type",
+                    other,
+                    "llama, qwen2 or qwen3".into(),
+                ));
             }
         };
         // Settings that would change the numbers are refused, not passed over.
@@ -338,9 +365,6 @@ impl HfConfig {
             }
             other => return Err(field_error("rope_type", other, "default or llama3".into())),
         };
-        Ok(RopeConfig {
-            theta,
-            llama3,
-        })
+        Ok(RopeConfig { theta, llama3 })
     }
 }

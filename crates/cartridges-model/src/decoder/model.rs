@@ -96,7 +96,10 @@ impl Decoder {
 
     /// The first id that is outside the vocabulary, if any.
     pub fn check_ids(&self, ids: &[u32]) -> Result<(), u32> {
-        match ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
+        match ids
+            .iter()
+            .find(|id| **id as usize >= self.config.vocab_size)
+        {
             Some(id) => Err(*id),
             None => Ok(()),
         }

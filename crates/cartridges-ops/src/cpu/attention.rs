@@ -122,7 +122,9 @@ pub fn product(scores: &mut [f32], a: &[f32], keys: MatRef<'_, f32>, d: usize) {
 /// How many of the tile's keys `row` of the job sees.
 #[inline(always)]
 pub fn seen(job: &Job, group: usize, row: usize, tile: usize, width: usize) -> usize {
-    job.visible(job.lo + row / group).saturating_sub(tile).min(width)
+    job.visible(job.lo + row / group)
+        .saturating_sub(tile)
+        .min(width)
 }
 
 /// Turns one tile of scores into weights relative to the new running maxima and rescales what has

@@ -44,7 +44,10 @@ pub fn jobs(layout: &AttentionLayout, lo: usize, hi: usize) -> Vec<Job> {
         for range in run.keys.iter().filter(|range| range.len > 0) {
             if !range.causal
                 && let Some(job) = jobs.iter_mut().find(|job| {
-                    !job.causal && job.hi == from && job.start == range.start && job.len == range.len
+                    !job.causal
+                        && job.hi == from
+                        && job.start == range.start
+                        && job.len == range.len
                 })
             {
                 job.hi = to;

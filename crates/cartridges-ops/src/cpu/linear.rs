@@ -50,7 +50,10 @@ pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
 /// `out[o, r] = w_o · x_r` for the weight rows in `w`.
 #[inline(always)]
 fn few_rows(x: &[f32], w: &[f32], out: &mut [f32], n: usize, width: usize) {
-    for (w, out) in w.chunks(OUT_BLOCK * width).zip(out.chunks_mut(OUT_BLOCK * n)) {
+    for (w, out) in w
+        .chunks(OUT_BLOCK * width)
+        .zip(out.chunks_mut(OUT_BLOCK * n))
+    {
         let outs = w.len() / width;
         let mut r = 0;
         while r < n {

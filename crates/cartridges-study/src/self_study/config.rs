@@ -50,6 +50,9 @@ pub struct SelfStudyConfig {
     /// Share of the conversations, 0 to 1, whose question is about one given sentence, walking
     /// through the whole text, instead of a random seed prompt (default 0.5).
     pub coverage_share: f64,
+    /// Share of the questions, 0 to 1, that agent A's message ends by asking for a short answer
+    /// ("Answer in a few words."), so that the cartridge learns to give one (default 0.25).
+    pub brief_share: f64,
     /// Whether "continue word for word" pieces that cover the whole text are added (default true).
     pub verbatim: bool,
     /// Length of a piece in tokens (default 64).
@@ -89,6 +92,7 @@ impl Default for SelfStudyConfig {
             seed_types: SeedType::ALL.to_vec(),
             chunker: TokenChunker::default(),
             coverage_share: 0.5,
+            brief_share: 0.25,
             verbatim: true,
             verbatim_tokens: 64,
             verbatim_stride: 48,
@@ -159,6 +163,7 @@ impl SelfStudyConfig {
         for (field, value) in [
             ("prob_thinking", self.prob_thinking),
             ("coverage_share", self.coverage_share),
+            ("brief_share", self.brief_share),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return range(field, value.to_string(), "a number from 0 to 1");

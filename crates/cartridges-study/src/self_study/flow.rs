@@ -354,6 +354,20 @@ fn take(
         _ => None,
     };
     talk.finish_reasons.push(sample.finish.as_str().to_owned());
+    let brief = match agent {
+        Agent::A => brief_request(config, talk.task),
+        Agent::B => None,
+    };
+    if let Some(request) = brief {
+        talk.messages.push(Message {
+            content: format!("{} {request}", sample.text.trim_end()),
+            role: Role::User,
+            // The ids of what the model wrote are no longer those of the message.
+            token_ids: None,
+            top_logprobs: None,
+        });
+        return Ok(());
+    }
     talk.messages.push(Message {
         content: sample.text,
         role: match agent {
@@ -364,6 +378,22 @@ fn take(
         top_logprobs,
     });
     Ok(())
+}
+
+/// Ways to ask for a short answer.
+const BRIEF: [&str; 4] = [
+    "Answer in a few words.",
+    "Give a short answer.",
+    "Reply with the answer only.",
+    "Be brief.",
+];
+
+/// What is added to the question of a task that is to be answered shortly. Questions only: a summary
+/// or a letter in a few words makes no sense. The golden ratio spreads them evenly over the tasks.
+fn brief_request(config: &SelfStudyConfig, task: &Task) -> Option<&'static str> {
+    let asks = matches!(task.seed_type, "coverage" | "question");
+    let spread = (task.index as f64 * 0.618_033_988_749_894_9).fract();
+    (asks && spread < config.brief_share).then(|| BRIEF[task.index % BRIEF.len()])
 }
 
 /// The verbatim pieces: the teacher's distribution along the given answers.

@@ -21,12 +21,14 @@ use crate::stop_flag;
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "In the conversation: /undo drops the last question and its answer, /clear \
-starts anew, /help lists the commands, /quit or Ctrl-D ends. Ctrl-C stops an answer.\n\nExamples:\n  \
-cartridges chat                                        the model alone\n  cartridges chat \
---cartridge cartridges/handbook      behind a cartridge\n  cartridges chat --cartridge a --cartridge \
-b            behind two, one after the other\n  cartridges chat --cartridge cartridges/handbook \
---prompt \"Who may sign?\" --json\n  cartridges chat --system \"$(cat handbook.txt)\"           \
-the text itself, to compare"
+starts anew, /help lists the commands, /quit or Ctrl-D ends. Ctrl-C stops an answer.
+
+Examples:
+  cartridges chat                                    the model alone
+  cartridges chat --cartridge cartridges/handbook    behind a cartridge
+  cartridges chat --cartridge a --cartridge b        behind two, one after the other
+  cartridges chat --cartridge cartridges/handbook --prompt \"Who may sign?\" --json
+  cartridges chat --system \"$(cat handbook.txt)\"    the text itself, to compare"
 )]
 pub struct ChatArgs {
     #[command(flatten)]
@@ -71,7 +73,7 @@ pub struct ChatArgs {
 /// # Errors
 /// If the model or a cartridge cannot be used, or an answer fails.
 pub fn run(args: ChatArgs, runtime: &RuntimeArgs) -> Result<()> {
-    for path in args.cartridges.iter().filter(|path| !path.exists()) {
+    if let Some(path) = args.cartridges.iter().find(|path| !path.exists()) {
         bail!("cartridge {} does not exist", path.display());
     }
     let model = args.model.open(&runtime.open()?)?;
@@ -161,13 +163,18 @@ fn converse(session: &mut Session) -> Result<()> {
                 false => eprintln!("there is nothing to drop"),
             },
             Some(Command::Unknown) => eprintln!("unknown command {line}\n{HELP}"),
-            None => match answer(session, line) {
-                // At a terminal a question that does not fit need not end the conversation.
-                Err(error) if interactive && !is_output_error(&error) => {
-                    eprintln!("error: {error:#}");
+            None => {
+                let result = answer(session, line);
+                // A Ctrl-C was for this answer only.
+                session.stop.store(false, Ordering::Relaxed);
+                match result {
+                    // At a terminal a question that does not fit need not end the conversation.
+                    Err(error) if interactive && !is_output_error(&error) => {
+                        eprintln!("error: {error:#}");
+                    }
+                    result => result?,
                 }
-                result => result?,
-            },
+            }
         }
     }
     if interactive {
@@ -186,7 +193,6 @@ fn answer(session: &mut Session, question: &str) -> Result<()> {
     writeln!(out)?;
     out.flush()?;
     remark(&answer, session.max_new_tokens);
-    session.stop.store(false, Ordering::Relaxed);
     Ok(())
 }
 

@@ -20,10 +20,13 @@ use crate::opening::RuntimeArgs;
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Nothing is computed and no weights are loaded, so it is quick even on large \
-models.\n\nExamples:\n  cartridges inspect cartridges/handbook          a cartridge: size, origin, \
-norms\n  cartridges inspect runs/handbook                a synthesis run: plan, counts, samples\n  \
-cartridges inspect runs/handbook/dataset.parquet --json\n  cartridges inspect model.gguf           \
-        a model: shapes, formats, tokenizer"
+models.
+
+Examples:
+  cartridges inspect cartridges/handbook    a cartridge: size, origin, norms
+  cartridges inspect runs/handbook          a synthesis run: plan, counts, samples
+  cartridges inspect model.gguf             a model: shapes, formats, tokenizer
+  cartridges inspect runs/handbook/dataset.parquet --json"
 )]
 pub struct InspectArgs {
     /// A cartridge folder or .pt file, conversations (.parquet), a synthesis run's folder, a .gguf

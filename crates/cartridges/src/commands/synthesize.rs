@@ -12,8 +12,10 @@ use crate::pipeline::self_study;
 
 /// Let the model write conversations about a text: the data that a cartridge is trained on.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "A run that was stopped goes on where it was when the same command is given \
-again.\n\nExample:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook")]
+#[command(
+    after_help = "A run that was stopped goes on where it was when the same command is given \
+again.\n\nExample:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook"
+)]
 pub struct SynthesizeArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -66,7 +68,11 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
             ..EngineOptions::default()
         },
     );
-    let name = args.corpus.file_name().unwrap_or_default().to_string_lossy();
+    let name = args
+        .corpus
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
     match self_study(&mut engine, &name, &text, &config, &args.out)? {
         Some((dataset, report)) => {
             println!(

@@ -12,9 +12,11 @@ use crate::pipeline::{StartArgs, distill, read_data, start};
 
 /// Train a cartridge on conversations of self-study.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "A run that was stopped goes on from its checkpoint when the same command is \
+#[command(
+    after_help = "A run that was stopped goes on from its checkpoint when the same command is \
 given again.\n\nExample:\n  cartridges train --data runs/handbook/dataset.parquet --corpus \
-handbook.txt --out cartridges/handbook\n  cartridges chat --cartridge cartridges/handbook")]
+handbook.txt --out cartridges/handbook\n  cartridges chat --cartridge cartridges/handbook"
+)]
 pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,

@@ -87,12 +87,18 @@ fn run_name(
         }
     }
     for example in examples {
-        example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        example
+            .ids
+            .iter()
+            .for_each(|id| hash.update(id.to_le_bytes()));
         for target in &example.targets {
             hash.update(target.position.to_le_bytes());
             hash.update(target.id.to_le_bytes());
             hash.update(target.weight.to_le_bytes());
         }
     }
-    hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect()
+    hash.finalize()[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

@@ -96,7 +96,9 @@ pub struct Start {
 pub fn document_ids(model: &LanguageModel, text: &str) -> Result<Vec<u32>> {
     let system = SelfStudyConfig::default().system_prompt(text);
     let options = RenderOptions::default();
-    Ok(model.text.encode_chat(&[ChatMessage::system(system)], &options)?)
+    Ok(model
+        .text
+        .encode_chat(&[ChatMessage::system(system)], &options)?)
 }
 
 /// Sequences whose queries matching looks at: the text once more, word for word, and conversations.
@@ -191,7 +193,12 @@ pub fn start(
                 .text
                 .encode_chat(&[ChatMessage::system(read_text(path)?)], &options)?;
             let markers = model.text.message_ids()?;
-            let end: Vec<u32> = markers.end.iter().chain(&markers.extra_end).copied().collect();
+            let end: Vec<u32> = markers
+                .end
+                .iter()
+                .chain(&markers.extra_end)
+                .copied()
+                .collect();
             let slots = args.slots_for(ids.len())?;
             first_tokens(decoder, &truncate_chat_ids(&ids, slots, &end), args.frozen)?
         }

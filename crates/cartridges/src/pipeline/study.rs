@@ -56,7 +56,10 @@ pub fn self_study(
 
 /// What a run of self-study records as its model.
 fn model_name(model: &LanguageModel) -> String {
-    format!("{} {}", model.identity.id, model.identity.weights_fingerprint)
+    format!(
+        "{} {}",
+        model.identity.id, model.identity.weights_fingerprint
+    )
 }
 
 /// Reads data sets one after the other.

@@ -53,7 +53,8 @@ pub(super) fn run(
     recipe: &Recipe,
     out: &Path,
 ) -> Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make folder {}", out.display()))?;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("cannot make folder {}", out.display()))?;
     let questions = corpus.questions.clone().map(|mut list| {
         list.questions.truncate(recipe.questions);
         list
@@ -93,7 +94,14 @@ impl Job<'_> {
 
         let slots = self.recipe.slots;
         let (folder, steps) = (self.out.join("cartridge"), self.recipe.train.steps);
-        self.cartridge("cartridge", slots, self.recipe.ratio, steps, &conversations, &folder)?;
+        self.cartridge(
+            "cartridge",
+            slots,
+            self.recipe.ratio,
+            steps,
+            &conversations,
+            &folder,
+        )?;
         if self.recipe.tenth_steps > 0 {
             let tenth = self.out.join("cartridge-tenth");
             let steps = self.recipe.tenth_steps;
@@ -155,8 +163,14 @@ impl Job<'_> {
             seconds,
         });
         let count = begun.cartridge.slots;
-        eprintln!("matched  {count} slots for {} tokens · {seconds:.0} s", self.document_tokens);
-        self.measure_cartridge(&format!("{name} of {count} before training"), &begun.cartridge)?;
+        eprintln!(
+            "matched  {count} slots for {} tokens · {seconds:.0} s",
+            self.document_tokens
+        );
+        self.measure_cartridge(
+            &format!("{name} of {count} before training"),
+            &begun.cartridge,
+        )?;
 
         let begin = Instant::now();
         let config = TrainConfig {
@@ -165,14 +179,23 @@ impl Job<'_> {
         };
         // Training wants the memory that stored prompts take.
         self.engine.forget_prefixes();
-        let done = distill(&self.model, &begun.cartridge, conversations, &config, folder)?;
+        let done = distill(
+            &self.model,
+            &begun.cartridge,
+            conversations,
+            &config,
+            folder,
+        )?;
         let done = done.ok_or(Interrupted)?;
         let seconds = begin.elapsed().as_secs_f64();
         self.timings.push(Timing {
             name: format!("{name}: training"),
             seconds,
         });
-        eprintln!("trained  {steps} steps, last loss {:.3} · {seconds:.0} s", done.loss);
+        eprintln!(
+            "trained  {steps} steps, last loss {:.3} · {seconds:.0} s",
+            done.loss
+        );
         let made_by = serde_json::json!({
             "program": program(),
             "corpus": self.corpus.name,
@@ -246,7 +269,10 @@ impl Job<'_> {
                 sha256: sha256(&self.corpus.text),
                 tokens: self.document_tokens,
             },
-            questions: self.questions.as_ref().map_or_else(String::new, |q| q.id.clone()),
+            questions: self
+                .questions
+                .as_ref()
+                .map_or_else(String::new, |q| q.id.clone()),
             date: today(),
             machine: Machine::this(runtime.threads),
             recipe: serde_json::to_value(self.recipe)?,
@@ -288,8 +314,14 @@ impl Job<'_> {
             }
         }
         let out = self.out.display();
-        writeln!(stdout, "Wrote {out}/cartridge, {out}/report.json and {out}/report.txt.")?;
-        writeln!(stdout, "Chat with it:    cartridges chat --cartridge {out}/cartridge")?;
+        writeln!(
+            stdout,
+            "Wrote {out}/cartridge, {out}/report.json and {out}/report.txt."
+        )?;
+        writeln!(
+            stdout,
+            "Chat with it:    cartridges chat --cartridge {out}/cartridge"
+        )?;
         writeln!(
             stdout,
             "Your own text:   cartridges quickstart --model MODEL --corpus TEXT.txt --questions \
@@ -304,7 +336,10 @@ fn program() -> String {
 }
 
 fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// The date in UTC.

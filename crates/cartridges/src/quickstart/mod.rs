@@ -18,11 +18,13 @@ const DEMO_QUESTIONS: &str = include_str!("../../../../assets/harrow_point/quest
 /// The main job, start to finish: self-study of a text, a trained cartridge, and a table that
 /// compares it with the text in the context. Fetches its model by itself.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  cartridges quickstart\n  cartridges quickstart --corpus \
+#[command(
+    after_help = "Examples:\n  cartridges quickstart\n  cartridges quickstart --corpus \
 handbook.txt --questions questions.json --out runs/handbook\n\nThe questions are JSON: \
 {\"questions\": [{\"id\": \"q1\", \"question\": \"...\", \"answers\": [\"...\"]}]}. Without \
 --questions a text of your own is turned into a cartridge but not measured. A run that was stopped \
-goes on where it was when the same command is given again.")]
+goes on where it was when the same command is given again."
+)]
 pub struct QuickstartArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -51,10 +53,18 @@ struct Corpus {
 
 impl QuickstartArgs {
     fn corpus(&self) -> Result<Corpus> {
-        let questions = self.questions.as_deref().map(QuestionList::from_file).transpose()?;
+        let questions = self
+            .questions
+            .as_deref()
+            .map(QuestionList::from_file)
+            .transpose()?;
         Ok(match &self.corpus {
             Some(path) => Corpus {
-                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                name: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 text: read_text(path)?,
                 questions,
             },

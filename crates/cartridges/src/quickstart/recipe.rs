@@ -98,6 +98,7 @@ fn full_recipe() -> Recipe {
             max_completion_tokens_a: 64,
             max_completion_tokens_b: 96,
             coverage_share: 0.75,
+            brief_share: 0.5,
             seed_types: vec![
                 SeedType::Structuring,
                 SeedType::Summarization,

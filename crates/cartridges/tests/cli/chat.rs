@@ -1,5 +1,6 @@
 //! `chat`, with a model that is made up here.
 
+use super::logits::reference_cartridge;
 use super::*;
 
 /// A model of one layer with arbitrary weights and a real tokenizer.
@@ -131,7 +132,7 @@ fn chat_answers_once_and_in_turns() {
         "{}",
         utf8(&output.stderr)
     );
-    let sampling = [&ask[..], &["--temperature", "-1"]].concat();
+    let sampling = [&ask[..], &["--temperature=-1"]].concat();
     fails(&sampling, &["temperature"]);
 }
 

@@ -30,7 +30,7 @@ fn reference() -> (Vec<u32>, Vec<f32>, usize) {
 }
 
 /// Keys and values of the first sequence's tokens `from .. to`, as transformers computed them.
-fn reference_cartridge(folder: &Path, from: usize, to: usize) {
+pub(super) fn reference_cartridge(folder: &Path, from: usize, to: usize) {
     let bytes = std::fs::read(fixture("tiny-qwen2/reference.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let shape = file.tensor("keys.0").unwrap().shape().to_vec();
