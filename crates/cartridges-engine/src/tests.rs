@@ -35,7 +35,8 @@ fn tokenizer(vocab_size: usize) -> ChatTokenizer {
         };
         tokens.push(shown.to_string());
     }
-    let mut types = vec![1; 256];
+    tokens.push("th".to_owned());
+    let mut types = vec![1; 257];
     for special in ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] {
         tokens.push(special.to_owned());
         types.push(3);
@@ -48,9 +49,9 @@ fn tokenizer(vocab_size: usize) -> ChatTokenizer {
         model: "gpt2".to_owned(),
         pre: Some("qwen2".to_owned()),
         tokens,
-        merges: Vec::new(),
+        merges: vec!["t h".to_owned()],
         token_types: types,
-        eos_id: Some(258),
+        eos_id: Some(259),
         chat_template: Some(CHATML_TEMPLATE.to_owned()),
         ..TokenizerParts::default()
     })

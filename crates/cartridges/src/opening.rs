@@ -1,6 +1,6 @@
 //! What every command does first: threads, device, model, cartridges.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -137,6 +137,6 @@ pub fn load_cartridge(
 }
 
 /// A file that is to be read, with a message that names it if it cannot be.
-pub(crate) fn read_text(path: &PathBuf) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     cartridges_study::resource::read_text(path).with_context(|| format!("{}", path.display()))
 }

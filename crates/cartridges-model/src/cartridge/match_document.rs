@@ -138,7 +138,7 @@ pub fn match_document(
                 .flat_map(|head| head.values.iter().copied())
                 .collect(),
         });
-        let sum: f64 = layer.iter().map(|head| f64::from(head.output_error)).sum();
+        let sum: f64 = layer.iter().map(|head| head.output_error).sum();
         output_errors.push(sum / kv as f64);
     }
     Ok(DocumentMatch {

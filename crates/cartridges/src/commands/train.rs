@@ -85,7 +85,7 @@ impl TrainArgs {
 pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let config = args.config()?;
     let conversations = read_data(&args.data)?;
-    let corpus = args.corpus.as_ref().map(read_text).transpose()?;
+    let corpus = args.corpus.as_deref().map(read_text).transpose()?;
     let model = args.model.open(&runtime.open()?)?;
     let begun = start(
         &model,
