@@ -147,6 +147,7 @@ impl DeviceChoice {
             #[cfg(feature = "cpu")]
             Self::Cpu => Ok(Device::flex()),
             #[cfg(feature = "ndarray")]
+            #[allow(deprecated)] // kept for comparison until Burn drops it
             Self::NdArray => Ok(Device::ndarray()),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),

@@ -19,6 +19,7 @@ mod functions;
 mod layout;
 mod portable;
 mod targets;
+#[cfg_attr(feature = "ndarray", allow(deprecated))] // kept for comparison until Burn drops it
 mod traits;
 
 pub use device::{DeviceChoice, DeviceError};
