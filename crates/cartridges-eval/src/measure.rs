@@ -36,7 +36,7 @@ pub struct MeasureOptions {
 impl Default for MeasureOptions {
     fn default() -> Self {
         Self {
-            instruction: "Answer in a few words.".to_owned(),
+            instruction: "Answer with the name, number or word only.".to_owned(),
             max_new_tokens: 24,
             seed: 0,
             generate: true,

@@ -382,10 +382,10 @@ fn take(
 
 /// Ways to ask for a short answer.
 const BRIEF: [&str; 4] = [
+    "Answer with the name, number or word only.",
     "Answer in a few words.",
-    "Give a short answer.",
     "Reply with the answer only.",
-    "Be brief.",
+    "Give a short answer.",
 ];
 
 /// What is added to the question of a task that is to be answered shortly. Questions only: a summary

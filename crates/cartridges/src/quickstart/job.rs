@@ -235,7 +235,10 @@ impl Job<'_> {
             &mut self.engine,
             &condition,
             questions,
-            &MeasureOptions::default(),
+            &MeasureOptions {
+                instruction: self.recipe.instruction.clone(),
+                ..MeasureOptions::default()
+            },
             &mut |done, total| {
                 progress.set_length(total as u64);
                 progress.set_position(done as u64);

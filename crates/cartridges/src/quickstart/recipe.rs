@@ -1,6 +1,7 @@
 //! The settings of the whole job.
 
 use anyhow::{Result, bail};
+use cartridges_eval::MeasureOptions;
 use cartridges_study::seed_prompt::SeedType;
 use cartridges_study::self_study::SelfStudyConfig;
 use cartridges_train::{Recompute, TrainConfig};
@@ -25,6 +26,9 @@ pub struct RecipeArgs {
     /// Learning rate.
     #[arg(long)]
     lr: Option<f64>,
+    /// Put behind every question when measuring, under every condition alike.
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
     /// Seed of everything that is drawn.
     #[arg(long)]
     seed: Option<u64>,
@@ -51,6 +55,8 @@ pub struct Recipe {
     pub tenth_steps: usize,
     /// Ask at most this many questions.
     pub questions: usize,
+    /// Put behind every question when measuring, under every condition alike.
+    pub instruction: String,
 }
 
 impl RecipeArgs {
@@ -76,6 +82,9 @@ impl RecipeArgs {
         if let Some(lr) = self.lr {
             recipe.train.lr = lr;
         }
+        if let Some(instruction) = &self.instruction {
+            recipe.instruction.clone_from(instruction);
+        }
         if let Some(seed) = self.seed {
             recipe.study.seed = seed;
             recipe.train.seed = seed;
@@ -93,12 +102,12 @@ impl RecipeArgs {
 fn full_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
-            num_conversations: 96,
+            num_conversations: 128,
             batch_size: 32,
             max_completion_tokens_a: 64,
             max_completion_tokens_b: 96,
-            coverage_share: 0.75,
-            brief_share: 0.5,
+            coverage_share: 0.8,
+            brief_share: 0.7,
             seed_types: vec![
                 SeedType::Structuring,
                 SeedType::Summarization,
@@ -110,7 +119,7 @@ fn full_recipe() -> Recipe {
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {
-            steps: 80,
+            steps: 100,
             packed_seq_length: 512,
             recompute: Recompute::Nothing,
             verbatim_weight: 2.0,
@@ -122,6 +131,7 @@ fn full_recipe() -> Recipe {
         max_queries: 8192,
         tenth_steps: 20,
         questions: usize::MAX,
+        instruction: MeasureOptions::default().instruction,
     }
 }
 
