@@ -6,7 +6,7 @@ use cartridges_model::text::StreamDecoder;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::engine::Engine;
+use crate::engine::{CartridgeHandle, Engine};
 use crate::error::EngineError;
 use crate::forward::Sequence;
 use crate::log_probs::{TopLogprobs, log_sum, top};
@@ -59,7 +59,11 @@ impl Engine {
                 });
             }
         }
-        self.share_prefixes(requests)?;
+        let prompts: Vec<_> = requests
+            .iter()
+            .map(|r| (r.cartridges.as_slice(), r.prompt.as_slice()))
+            .collect();
+        self.share_prefixes(&prompts)?;
         let mut done: Vec<Option<Completion>> = vec![None; requests.len()];
         let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
         let mut active: Vec<Active<'_>> = Vec::new();
@@ -84,27 +88,30 @@ impl Engine {
     }
 
     /// Computes what the prompts behind the same cartridges have in common once.
-    fn share_prefixes(&mut self, requests: &[GenerateRequest]) -> Result<(), EngineError> {
-        let mut seen: Vec<&[crate::CartridgeHandle]> = Vec::new();
-        for r in requests {
-            if seen.contains(&r.cartridges.as_slice()) {
+    pub(crate) fn share_prefixes(
+        &mut self,
+        prompts: &[(&[CartridgeHandle], &[u32])],
+    ) -> Result<(), EngineError> {
+        let mut seen: Vec<&[CartridgeHandle]> = Vec::new();
+        for (cartridges, _) in prompts {
+            if seen.contains(cartridges) {
                 continue;
             }
-            seen.push(&r.cartridges);
-            let prompts: Vec<&[u32]> = requests
+            seen.push(cartridges);
+            let behind: Vec<&[u32]> = prompts
                 .iter()
-                .filter(|other| other.cartridges == r.cartridges)
-                .map(|other| other.prompt.as_slice())
+                .filter(|other| other.0 == *cartridges)
+                .map(|other| other.1)
                 .collect();
-            self.store_common_prefix(&r.cartridges, &prompts)?;
+            self.store_common_prefix(cartridges, &behind)?;
         }
         Ok(())
     }
 
     /// Stores the common beginning of `prompts` if it is long enough and not stored yet.
-    pub(crate) fn store_common_prefix(
+    fn store_common_prefix(
         &mut self,
-        cartridges: &[crate::CartridgeHandle],
+        cartridges: &[CartridgeHandle],
         prompts: &[&[u32]],
     ) -> Result<(), EngineError> {
         let [first, rest @ ..] = prompts else {

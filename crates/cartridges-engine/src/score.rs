@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::engine::{CartridgeHandle, Engine};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::forward::Sequence;
 use crate::log_probs::{TopLogprobs, log_sum, top};
@@ -24,18 +24,11 @@ impl Engine {
                 return Err(EngineError::TokenId { request: index, id });
             }
         }
-        let mut seen: Vec<&[CartridgeHandle]> = Vec::new();
-        for r in requests {
-            if !seen.contains(&r.cartridges.as_slice()) {
-                seen.push(&r.cartridges);
-                let prompts: Vec<&[u32]> = requests
-                    .iter()
-                    .filter(|other| other.cartridges == r.cartridges)
-                    .map(|other| other.prompt.as_slice())
-                    .collect();
-                self.store_common_prefix(&r.cartridges, &prompts)?;
-            }
-        }
+        let prompts: Vec<_> = requests
+            .iter()
+            .map(|r| (r.cartridges.as_slice(), r.prompt.as_slice()))
+            .collect();
+        self.share_prefixes(&prompts)?;
         let mut scores = Vec::with_capacity(requests.len());
         let mut from = 0;
         while from < requests.len() {

@@ -101,10 +101,6 @@ pub fn examples(
     Ok((made, left_out))
 }
 
-fn role_name(role: Role) -> &'static str {
-    role.as_str()
-}
-
 /// Every stored candidate is a target, whoever spoke.
 fn with_distribution(
     conversation: &Conversation,
@@ -116,7 +112,7 @@ fn with_distribution(
     for (i, message) in conversation.messages.iter().enumerate() {
         example
             .ids
-            .extend_from_slice(markers.start(role_name(message.role))?);
+            .extend_from_slice(markers.start(message.role.as_str())?);
         let base = example.ids.len() as u32;
         match &message.token_ids {
             Some(ids) => example.ids.extend_from_slice(ids),
@@ -154,7 +150,7 @@ fn with_tokens(
     for message in &conversation.messages {
         example
             .ids
-            .extend_from_slice(markers.start(role_name(message.role))?);
+            .extend_from_slice(markers.start(message.role.as_str())?);
         let from = example.ids.len();
         example.ids.extend(text.encode(&message.content, false)?);
         example.ids.extend_from_slice(&markers.end);

@@ -211,6 +211,14 @@ impl ModelConfig {
         self.num_heads / self.num_kv_heads
     }
 
+    /// Number of values in all matrices; `tied`: the head is the embedding table.
+    pub fn matrix_values(&self, tied: bool) -> usize {
+        let attention = 2 * self.hidden_size * self.head_dim * (self.num_heads + self.num_kv_heads);
+        let tables = if tied { 1 } else { 2 };
+        self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+            + tables * self.vocab_size * self.hidden_size
+    }
+
     /// Bytes that one cartridge slot or one cached token takes in all layers with `bytes` per value.
     pub fn kv_bytes_per_token(&self, bytes: usize) -> usize {
         2 * self.num_layers * self.num_kv_heads * self.head_dim * bytes

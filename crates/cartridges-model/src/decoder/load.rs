@@ -50,7 +50,7 @@ impl Decoder {
             weights,
             device,
             done: 0,
-            total: resident_values(&config, tied) * 4,
+            total: config.matrix_values(tied) * 4,
             progress,
         };
         let (h, v) = (config.hidden_size, config.vocab_size);
@@ -74,14 +74,6 @@ impl Decoder {
             device: device.clone(),
         })
     }
-}
-
-/// Number of values in all matrices.
-fn resident_values(c: &ModelConfig, tied: bool) -> usize {
-    let attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
-    let tables = if tied { 1 } else { 2 };
-    c.num_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
-        + tables * c.vocab_size * c.hidden_size
 }
 
 struct Reader<'a> {

@@ -77,11 +77,7 @@ impl Decoder {
 
     /// Bytes that the weights take.
     pub fn resident_bytes(&self) -> usize {
-        let c = &self.config;
-        let attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
-        let per_layer = attention + 3 * c.hidden_size * c.intermediate_size;
-        let tables = if self.head.is_some() { 2 } else { 1 };
-        4 * (c.num_layers * per_layer + tables * c.vocab_size * c.hidden_size)
+        4 * self.config.matrix_values(self.head.is_none())
     }
 
     /// Embedding rows of `ids`, `[n, hidden]`.
