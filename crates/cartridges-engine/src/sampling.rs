@@ -3,6 +3,9 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Tokens this far below the most likely one, in nats, have together less than 1e-11 of the mass.
+const NEVER_DRAWN: f32 = -40.0;
+
 /// How the next token is chosen. The filters apply in the order temperature, top-k, top-p, min-p.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -61,7 +64,11 @@ impl Sampling {
             return argmax(logits);
         }
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |x: f32| f64::from((x - max) / self.temperature).exp();
+        // Most of a vocabulary is so unlikely that all of it together is never drawn.
+        let weight = |x: f32| match (x - max) / self.temperature {
+            z if z > NEVER_DRAWN => f64::from(z).exp(),
+            _ => 0.0,
+        };
         let plain = self.top_k == 0 && self.top_p >= 1.0 && self.min_p == 0.0;
         if plain {
             let total: f64 = logits.iter().map(|x| weight(*x)).sum();

@@ -4,6 +4,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+/// Ctrl-C stopped the work. What was finished is on disk.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} was stopped; nothing finished is lost, the same command goes on from here")]
+pub struct Interrupted(pub &'static str);
+
 /// The flag that Ctrl-C (or SIGTERM) raises. The handler is set up at the first call.
 pub fn stop_flag() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();

@@ -16,7 +16,6 @@ pub mod quickstart;
 pub use interrupt::stop_flag;
 pub use local_client::{LocalClient, TokenizerCodec};
 pub use opening::{ModelArgs, Runtime, RuntimeArgs, load_cartridge};
-pub use progress::{bar, spinner};
 
 /// What most programs need.
 pub mod prelude {

@@ -12,7 +12,7 @@ use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
 use cartridges_ops::DeviceChoice;
 use clap::Args;
 
-use crate::progress::bar;
+use crate::progress::progress;
 
 /// Where and with how many threads to compute.
 #[derive(Debug, Clone, Args)]
@@ -86,18 +86,18 @@ impl ModelArgs {
         options.notice = Some(Arc::new(|line| eprintln!("{line}")));
         let files = resolve(&reference, &options)?;
         let begin = Instant::now();
-        let progress = bar(1, "loading model", "MiB");
+        let progress = progress(1, "loading model", "MiB");
         let model = LanguageModel::load(
             files.path.as_path(),
             &files.id,
             &runtime.device,
             &mut |done, total| {
-                progress.set_length((total >> 20) as u64);
-                progress.set_position((done >> 20) as u64);
+                progress.set_total((total >> 20) as u64);
+                progress.set((done >> 20) as u64, String::new());
             },
         )
         .with_context(|| format!("loading {}", files.id))?;
-        progress.finish_and_clear();
+        drop(progress);
         eprintln!(
             "model    {} · {} layers · {:.0} MiB in memory · {:.1} s · {} with {} threads",
             files.id,
@@ -134,6 +134,23 @@ pub fn load_cartridge(
         .check(&model.identity, allow_other_weights)
         .with_context(|| format!("cartridge {}", path.display()))?;
     Ok((host, Some(manifest)))
+}
+
+/// Makes a folder for results and checks that files can be written in it, before hours of work.
+pub(crate) fn writable_folder(path: &Path) -> Result<()> {
+    let failed = || format!("cannot write in folder {}", path.display());
+    std::fs::create_dir_all(path).with_context(failed)?;
+    tempfile::tempfile_in(path).with_context(failed)?;
+    Ok(())
+}
+
+/// The text that a cartridge is to be made of.
+pub(crate) fn read_corpus(path: &Path) -> Result<String> {
+    let text = read_text(path)?;
+    if text.trim().is_empty() {
+        bail!("{} is empty: there is nothing to study", path.display());
+    }
+    Ok(text)
 }
 
 /// A file that is to be read, with a message that names it if it cannot be.

@@ -97,6 +97,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 mod chat;
 #[path = "cli/logits.rs"]
 mod logits;
+#[path = "cli/stages.rs"]
+mod stages;
 
 #[test]
 fn help_is_there_for_every_command() {

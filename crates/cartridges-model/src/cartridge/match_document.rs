@@ -315,3 +315,133 @@ fn read(tensor: &Tensor<3>) -> Result<Vec<f32>, CartridgeError> {
         .try_to_vec::<f32>()
         .map_err(|_| CartridgeError::shape("keys", "could not be read from the device"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::cartridge::first_tokens;
+    use crate::decoder::{ModelConfig, NoPast};
+    use crate::weights::Weights;
+
+    fn tiny() -> Decoder {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-qwen2");
+        let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
+        let weights = Weights::open(&folder).unwrap();
+        let (device, _) = "cpu"
+            .parse::<cartridges_ops::DeviceChoice>()
+            .unwrap()
+            .open()
+            .unwrap();
+        Decoder::load(config, &weights, &device, &mut |_, _| {}).unwrap()
+    }
+
+    fn ids(count: usize, seed: u32) -> Vec<u32> {
+        (0..count as u32)
+            .map(|i| (i * i * 31 + i * 7 + seed * 101) % 512)
+            .collect()
+    }
+
+    fn task<'a>(document: &'a [u32], queries: &'a [Vec<u32>], slots: usize) -> MatchDocument<'a> {
+        MatchDocument {
+            document,
+            queries,
+            slots,
+            frozen: 1,
+            max_queries: 4096,
+            options: MatchOptions::default(),
+        }
+    }
+
+    /// Hidden states of `ids` behind a cartridge.
+    fn behind_cartridge(decoder: &Decoder, cartridge: &HostCartridge, ids: &[u32]) -> Vec<f32> {
+        struct Past<'a>(&'a Decoder, &'a HostCartridge);
+        impl KvSource for Past<'_> {
+            fn extend(
+                &mut self,
+                layer: usize,
+                k: Tensor<3>,
+                v: Tensor<3>,
+            ) -> (Tensor<3>, Tensor<3>) {
+                let shape = [self.1.kv_heads, self.1.slots, self.1.head_dim];
+                let past = |x: &[f32]| {
+                    Tensor::<3>::from_data(TensorData::new(x.to_vec(), shape), self.0.device())
+                        .permute([1, 0, 2])
+                };
+                let layer = &self.1.layers[layer];
+                (
+                    Tensor::cat(vec![past(&layer.key), k], 0),
+                    Tensor::cat(vec![past(&layer.value), v], 0),
+                )
+            }
+        }
+        let positions: Vec<u32> = (0..ids.len())
+            .map(|i| (cartridge.slots + i) as u32)
+            .collect();
+        let batch = Packed {
+            ids,
+            positions: &positions,
+            layout: &AttentionLayout::packed(cartridge.slots, &[ids.len()]),
+        };
+        let hidden = decoder.hidden(batch, &mut Past(decoder, cartridge));
+        hidden.into_data().try_to_vec::<f32>().unwrap()
+    }
+
+    /// Hidden states of `ids` behind the document itself.
+    fn behind_document(decoder: &Decoder, document: &[u32], ids: &[u32]) -> Vec<f32> {
+        let all = [document, ids].concat();
+        let positions: Vec<u32> = (0..all.len() as u32).collect();
+        let batch = Packed {
+            ids: &all,
+            positions: &positions,
+            layout: &AttentionLayout::packed(0, &[all.len()]),
+        };
+        let hidden = decoder.hidden(batch, &mut NoPast);
+        let width = hidden.dims()[1];
+        let values = hidden.into_data().try_to_vec::<f32>().unwrap();
+        values[document.len() * width..].to_vec()
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        let sum = |f: &dyn Fn(f32, f32) -> f32| -> f64 {
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| f64::from(f(*a, *b)).powi(2))
+                .sum()
+        };
+        (sum(&|a, b| a - b) / sum(&|_, b| b)).sqrt()
+    }
+
+    #[test]
+    fn a_slot_for_every_token_is_the_document() {
+        let decoder = tiny();
+        let (document, queries) = (ids(40, 1), vec![ids(30, 2)]);
+        let matched = match_document(&decoder, &task(&document, &queries, 64), &|_, _| {}).unwrap();
+        assert_eq!(matched.cartridge.slots, 40);
+        let asked = ids(20, 3);
+        let got = behind_cartridge(&decoder, &matched.cartridge, &asked);
+        let want = behind_document(&decoder, &document, &asked);
+        assert!(distance(&got, &want) < 1e-5);
+    }
+
+    #[test]
+    fn few_slots_stand_in_for_the_document_where_its_first_tokens_do_not() {
+        let decoder = tiny();
+        let document = ids(160, 1);
+        let queries: Vec<Vec<u32>> = (2..60).map(|seed| ids(40, seed)).collect();
+        let matched = match_document(&decoder, &task(&document, &queries, 40), &|_, _| {}).unwrap();
+        assert_eq!(matched.output_errors.len(), 3);
+        let asked = ids(40, 77);
+        let want = behind_document(&decoder, &document, &asked);
+        let got = distance(
+            &behind_cartridge(&decoder, &matched.cartridge, &asked),
+            &want,
+        );
+        let first = first_tokens(&decoder, &document[..40], 1).unwrap();
+        let plain = distance(&behind_cartridge(&decoder, &first, &asked), &want);
+        assert!(got < 0.5 * plain, "{got} against {plain}");
+    }
+}

@@ -100,6 +100,15 @@ pub struct Progress {
     pub step_done: usize,
     /// Requests of the current step; 0 between steps.
     pub step_total: usize,
+    /// Tasks of the current step.
+    pub step_tasks: usize,
+}
+
+impl Progress {
+    /// Tasks that are settled, those in work counted by the share of their requests.
+    pub fn position(&self) -> usize {
+        self.done + self.step_tasks * self.step_done / self.step_total.max(1)
+    }
 }
 
 /// How a run ended.
@@ -260,13 +269,14 @@ impl SynthesisRun {
         let mut failed_steps = 0;
         let pending = self.pending();
         let mut changed = false;
-        progress(self.progress(0, 0));
+        progress(self.progress(0, 0, 0));
         for step in pending.chunks(self.config.batches_in_parallel) {
             if stop.load(Ordering::Relaxed) {
                 return self.stopped();
             }
+            let tasks = step.iter().map(|batch| batch.tasks.len()).sum();
             let result = run_batches(&self.config, step, client, &mut |done, of| {
-                progress(self.progress(done, of));
+                progress(self.progress(done, of, tasks));
             });
             let outcome = match result {
                 Ok(outcome) => outcome,
@@ -284,7 +294,7 @@ impl SynthesisRun {
                 self.add_part(part);
                 changed = true;
             }
-            progress(self.progress(0, 0));
+            progress(self.progress(0, 0, 0));
             failed_steps = if fruitless { failed_steps + 1 } else { 0 };
             if failed_steps == MAX_FAILED_STEPS
                 && let Some(last) = outcome.failed.last()
@@ -336,13 +346,14 @@ impl SynthesisRun {
         }
     }
 
-    fn progress(&self, step_done: usize, step_total: usize) -> Progress {
+    fn progress(&self, step_done: usize, step_total: usize, step_tasks: usize) -> Progress {
         Progress {
             done: self.report.settled() + self.report.num_failed(),
             total: self.plan.num_tasks,
             tokens: self.report.tokens(),
             step_done,
             step_total,
+            step_tasks,
         }
     }
 

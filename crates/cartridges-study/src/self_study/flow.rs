@@ -158,25 +158,24 @@ fn attempt(
         .filter(|(_, task)| task.work == TaskWork::Converse)
         .map(|(batch, task)| Talk::new(batch, task))
         .collect();
+    let expected = 2 * config.max_rounds * talks.len();
+    let mut answered = 0;
+    let mut count = || {
+        answered += 1;
+        on_done(answered, expected);
+    };
     for round in 0..config.max_rounds {
-        step(
-            config,
-            &mut talks,
-            Agent::A,
-            round,
-            client,
-            on_done,
-            &mut outcome,
-        )?;
-        step(
-            config,
-            &mut talks,
-            Agent::B,
-            round,
-            client,
-            on_done,
-            &mut outcome,
-        )?;
+        for agent in [Agent::A, Agent::B] {
+            step(
+                config,
+                &mut talks,
+                agent,
+                round,
+                client,
+                &mut count,
+                &mut outcome,
+            )?;
+        }
     }
     outcome.add(score(config, tasks(), client)?);
     outcome.conversations.extend(
@@ -274,7 +273,7 @@ fn step(
     agent: Agent,
     round: usize,
     client: &mut dyn ChatClient,
-    on_done: &mut dyn FnMut(usize, usize),
+    on_answer: &mut dyn FnMut(),
     outcome: &mut BatchesOutcome,
 ) -> Result<(), ClientError> {
     let mut talks: Vec<&mut Talk> = talks.iter_mut().filter(|talk| !talk.over).collect();
@@ -285,11 +284,7 @@ fn step(
         .iter()
         .map(|talk| talk.request(config, agent, round))
         .collect();
-    let mut answered = 0;
-    let samples = client.complete(&requests, &mut |_| {
-        answered += 1;
-        on_done(answered, requests.len());
-    })?;
+    let samples = client.complete(&requests, &mut |_| on_answer())?;
     check_samples(&requests, &samples)?;
     for (talk, sample) in talks.iter_mut().zip(samples) {
         take(config, talk, agent, sample, outcome)?;

@@ -182,13 +182,13 @@ fn load_decoder(args: &ModelArgs, device: &Device) -> Result<Decoder> {
         Some(config) => config?,
         None => ModelConfig::from_file(&path.join("config.json"))?,
     };
-    let progress = crate::progress::bar(1, "loading model", "MiB");
+    let progress = crate::progress::progress(1, "loading model", "MiB");
     let decoder = Decoder::load(config, &weights, device, &mut |done, total| {
-        progress.set_length((total >> 20) as u64);
-        progress.set_position((done >> 20) as u64);
+        progress.set_total((total >> 20) as u64);
+        progress.set((done >> 20) as u64, String::new());
     })
     .with_context(|| format!("loading {}", files.id))?;
-    progress.finish_and_clear();
+    drop(progress);
     Ok(decoder)
 }
 

@@ -7,7 +7,7 @@ use cartridges_engine::{Engine, EngineOptions};
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Args;
 
-use crate::opening::{ModelArgs, RuntimeArgs, read_text};
+use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
 use crate::pipeline::self_study;
 
 /// Let the model write conversations about a text: the data that a cartridge is trained on.
@@ -59,7 +59,8 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
         config.seed = seed;
     }
     config.validate()?;
-    let text = read_text(&args.corpus)?;
+    let text = read_corpus(&args.corpus)?;
+    writable_folder(&args.out)?;
     let model = args.model.open(&runtime.open()?)?;
     let mut engine = Engine::new(
         model,
@@ -73,23 +74,19 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
         .file_name()
         .unwrap_or_default()
         .to_string_lossy();
-    match self_study(&mut engine, &name, &text, &config, &args.out)? {
-        Some((dataset, report)) => {
-            println!(
-                "{} conversations of {} planned ({} tokens) in {}",
-                report.finished,
-                report.planned,
-                report.tokens(),
-                dataset.display()
-            );
-            for (cause, count) in &report.dropped {
-                println!("  left out: {count} ({cause})");
-            }
-            for (cause, count) in &report.failed {
-                println!("  failed: {count} ({cause})");
-            }
-        }
-        None => eprintln!("stopped; the same command goes on from here"),
+    let (dataset, report) = self_study(&mut engine, &name, &text, &config, &args.out)?;
+    println!(
+        "{} conversations of {} planned ({} tokens) in {}",
+        report.finished,
+        report.planned,
+        report.tokens(),
+        dataset.display()
+    );
+    for (cause, count) in &report.dropped {
+        println!("  left out: {count} ({cause})");
+    }
+    for (cause, count) in &report.failed {
+        println!("  failed: {count} ({cause})");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use cartridges_model::cartridge::{CartridgeDtype, save};
 use cartridges_train::{Recompute, TrainConfig};
 use clap::Args;
 
-use crate::opening::{ModelArgs, RuntimeArgs, read_text};
+use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
 use crate::pipeline::{StartArgs, distill, read_data, start};
 
 /// Train a cartridge on conversations of self-study.
@@ -84,8 +84,10 @@ impl TrainArgs {
 /// If data, text, model or folder cannot be used, or training diverges.
 pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let config = args.config()?;
+    args.start.check()?;
+    writable_folder(&args.out)?;
     let conversations = read_data(&args.data)?;
-    let corpus = args.corpus.as_deref().map(read_text).transpose()?;
+    let corpus = args.corpus.as_deref().map(read_corpus).transpose()?;
     let model = args.model.open(&runtime.open()?)?;
     let begun = start(
         &model,
@@ -94,10 +96,7 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
         &conversations,
         config.seed,
     )?;
-    let Some(done) = distill(&model, &begun.cartridge, &conversations, &config, &args.out)? else {
-        eprintln!("stopped; the same command goes on from the checkpoint");
-        return Ok(());
-    };
+    let done = distill(&model, &begun.cartridge, &conversations, &config, &args.out)?;
     let made_by = serde_json::json!({
         "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
         "start": begun.how,

@@ -10,8 +10,8 @@ use cartridges_study::conversation::Conversation;
 use cartridges_train::{RunEnd, TrainConfig, Trainer, examples, pack, train};
 use sha2::{Digest, Sha256};
 
-use crate::interrupt::stop_flag;
-use crate::progress::bar;
+use crate::interrupt::{Interrupted, stop_flag};
+use crate::progress::progress;
 
 /// A trained cartridge, with how it came about.
 #[derive(Debug, Clone)]
@@ -24,17 +24,18 @@ pub struct Distilled {
     pub loss: f64,
 }
 
-/// Trains (or resumes) in `folder`; `None` if Ctrl-C stopped it, with a checkpoint on disk.
+/// Trains (or resumes) in `folder`.
 ///
 /// # Errors
-/// If the data has no targets, belongs to another model, or training diverges.
+/// If the data has no targets, belongs to another model, or training diverges; [`Interrupted`] if
+/// Ctrl-C stopped it, with a checkpoint on disk.
 pub fn distill(
     model: &LanguageModel,
     start: &HostCartridge,
     conversations: &[Conversation],
     config: &TrainConfig,
     folder: &Path,
-) -> Result<Option<Distilled>> {
+) -> Result<Distilled> {
     let vocab = model.decoder.config().vocab_size;
     let (made, left_out) = examples(conversations, &model.text, vocab, config)?;
     if left_out > 0 {
@@ -45,22 +46,22 @@ pub fn distill(
     let name = run_name(model, start, &made);
     let mut trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
     let total = trainer.total_steps();
-    let progress = bar(total as u64, "training", "steps");
+    let progress = progress(total as u64, "training", "steps");
     let begin = Instant::now();
     let mut tokens = 0;
     let mut last = None;
     let end = train(&mut trainer, folder, &name, &stop_flag(), &mut |report| {
         tokens += report.tokens;
         let rate = tokens as f64 / begin.elapsed().as_secs_f64();
-        progress.set_position(report.step as u64);
-        progress.set_prefix(format!("loss {:.3}  {rate:.0} tok/s", report.loss));
+        let note = format!("loss {:.3} · {rate:.0} tok/s", report.loss);
+        progress.set(report.step as u64, note);
         last = Some(*report);
     })?;
-    progress.finish_and_clear();
+    drop(progress);
     if end == RunEnd::Stopped {
-        return Ok(None);
+        return Err(Interrupted("training").into());
     }
-    Ok(Some(Distilled {
+    Ok(Distilled {
         cartridge: trainer.cartridge()?,
         how: serde_json::json!({
             "examples": made.len(),
@@ -70,7 +71,7 @@ pub fn distill(
             "config": config,
         }),
         loss: last.map_or(f64::NAN, |report| report.loss),
-    }))
+    })
 }
 
 /// A digest of model, start and examples: a checkpoint fits only the run it was made in.

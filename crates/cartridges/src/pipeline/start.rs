@@ -14,7 +14,7 @@ use cartridges_study::self_study::SelfStudyConfig;
 use clap::{Args, ValueEnum};
 
 use crate::opening::{load_cartridge, read_text};
-use crate::progress::bar;
+use crate::progress::progress;
 
 /// Ways to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +58,14 @@ pub struct StartArgs {
 }
 
 impl StartArgs {
+    /// Checks what can be checked before the document is there.
+    ///
+    /// # Errors
+    /// As [`StartArgs::slots_for`].
+    pub fn check(&self) -> Result<()> {
+        self.slots_for(0).map(drop)
+    }
+
     /// Slots for a document of `length` tokens.
     ///
     /// # Errors
@@ -163,7 +171,7 @@ pub fn start(
             let document = document_ids(model, text)?;
             let queries = reference_queries(model, text, conversations)?;
             let slots = args.slots_for(document.len())?;
-            let progress = bar(decoder.config().num_layers as u64, "matching", "layers");
+            let progress = progress(decoder.config().num_layers as u64, "matching", "layers");
             let task = MatchDocument {
                 document: &document,
                 queries: &queries,
@@ -173,9 +181,8 @@ pub fn start(
                 options: MatchOptions::default(),
             };
             let matched = match_document(decoder, &task, &|done, _| {
-                progress.set_position(done as u64);
+                progress.set(done as u64, String::new());
             })?;
-            progress.finish_and_clear();
             how["document_tokens"] = document.len().into();
             how["output_errors"] = serde_json::json!(matched.output_errors);
             matched.cartridge

@@ -13,22 +13,22 @@ use cartridges_study::resource::Resource;
 use cartridges_study::run::{Outcome, SynthesisReport, SynthesisRun};
 use cartridges_study::self_study::SelfStudyConfig;
 
-use crate::interrupt::stop_flag;
+use crate::interrupt::{Interrupted, stop_flag};
 use crate::local_client::{LocalClient, TokenizerCodec};
-use crate::progress::bar;
+use crate::progress::progress;
 
-/// Runs (or resumes) self-study of `text` in `folder`; gives the data set and what was made, or
-/// `None` if Ctrl-C stopped it, with everything finished on disk.
+/// Runs (or resumes) self-study of `text` in `folder`; gives the data set and what was made.
 ///
 /// # Errors
-/// If the text is empty, the folder holds another run or cannot be written, or nothing was made.
+/// If the text is empty, the folder holds another run or cannot be written, or nothing was made;
+/// [`Interrupted`] if Ctrl-C stopped it, with everything finished on disk.
 pub fn self_study(
     engine: &mut Engine,
     name: &str,
     text: &str,
     config: &SelfStudyConfig,
     folder: &Path,
-) -> Result<Option<(PathBuf, SynthesisReport)>> {
+) -> Result<(PathBuf, SynthesisReport)> {
     let model = engine.model().clone();
     let codec = Arc::new(TokenizerCodec(model.text.clone()));
     let resource = config.text_resource(name, text, codec)?;
@@ -36,22 +36,21 @@ pub fn self_study(
     let mut run = SynthesisRun::open(folder, config.clone(), &resources, &model_name(&model))?;
     let stop = stop_flag();
     let total = run.plan().num_tasks as u64;
-    let progress = bar(total, "self-study", "conversations");
+    let progress = progress(total, "self-study", "conversations");
     let begin = Instant::now();
     let mut first_tokens = None;
     let mut client = LocalClient::new(engine, stop.clone());
     let outcome = run.run(&mut client, &stop, &mut |p| {
         let before = *first_tokens.get_or_insert(p.tokens);
-        progress.set_position(p.done as u64);
         let seconds = begin.elapsed().as_secs_f64().max(1e-3);
         let rate = (p.tokens - before) as f64 / seconds;
-        progress.set_prefix(format!("{rate:.0} tok/s"));
+        progress.set(p.position() as u64, format!("{rate:.0} tok/s"));
     })?;
-    progress.finish_and_clear();
-    Ok(match outcome {
-        Outcome::Finished { dataset, report } => Some((dataset, report)),
-        Outcome::Stopped { .. } => None,
-    })
+    drop(progress);
+    match outcome {
+        Outcome::Finished { dataset, report } => Ok((dataset, report)),
+        Outcome::Stopped { .. } => Err(Interrupted("self-study").into()),
+    }
 }
 
 /// What a run of self-study records as its model.

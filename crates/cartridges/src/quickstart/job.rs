@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, Sampling, StopRules};
 use cartridges_eval::{
     Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList, Report,
@@ -21,15 +21,10 @@ use sha2::{Digest, Sha256};
 
 use super::recipe::Recipe;
 use super::{Corpus, shown};
-use crate::interrupt::stop_flag;
+use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
 use crate::pipeline::{Init, StartArgs, distill, document_ids, read_data, self_study, start};
-use crate::progress::bar;
-
-/// Ctrl-C between or in stages: not an error, and the same command goes on.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped; the same command goes on from here")]
-struct Interrupted;
+use crate::progress::progress;
 
 /// Everything the stages share.
 struct Job<'a> {
@@ -53,8 +48,6 @@ pub(super) fn run(
     recipe: &Recipe,
     out: &Path,
 ) -> Result<()> {
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("cannot make folder {}", out.display()))?;
     let questions = corpus.questions.clone().map(|mut list| {
         list.questions.truncate(recipe.questions);
         list
@@ -71,14 +64,8 @@ pub(super) fn run(
         timings: Vec::new(),
         begin: Instant::now(),
     };
-    match job.stages() {
-        Ok(cartridge) => job.finish(&cartridge, runtime),
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}");
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    let cartridge = job.stages()?;
+    job.finish(&cartridge, runtime)
 }
 
 impl Job<'_> {
@@ -113,14 +100,13 @@ impl Job<'_> {
     /// Writes the conversations.
     fn study(&mut self) -> Result<Vec<Conversation>> {
         let begin = Instant::now();
-        let made = self_study(
+        let (dataset, report) = self_study(
             &mut self.engine,
             &self.corpus.name,
             &self.corpus.text,
             &self.recipe.study,
             &self.out.join("study"),
         )?;
-        let (dataset, report) = made.ok_or(Interrupted)?;
         let seconds = begin.elapsed().as_secs_f64();
         self.timings.push(Timing {
             name: "self-study".to_owned(),
@@ -186,7 +172,6 @@ impl Job<'_> {
             &config,
             folder,
         )?;
-        let done = done.ok_or(Interrupted)?;
         let seconds = begin.elapsed().as_secs_f64();
         self.timings.push(Timing {
             name: format!("{name}: training"),
@@ -225,12 +210,12 @@ impl Job<'_> {
 
     fn measure(&mut self, condition: Condition) -> Result<()> {
         if stop_flag().load(Ordering::Relaxed) {
-            return Err(Interrupted.into());
+            return Err(Interrupted("measuring").into());
         }
         let Some(questions) = &self.questions else {
             return Ok(());
         };
-        let progress = bar(1, &condition.name, "questions");
+        let progress = progress(1, "asking", "questions");
         let row = measure(
             &mut self.engine,
             &condition,
@@ -240,11 +225,11 @@ impl Job<'_> {
                 ..MeasureOptions::default()
             },
             &mut |done, total| {
-                progress.set_length(total as u64);
-                progress.set_position(done as u64);
+                progress.set_total(total as u64);
+                progress.set(done as u64, String::new());
             },
         )?;
-        progress.finish_and_clear();
+        drop(progress);
         let generated = row.generated_accuracy.as_ref().map_or(0.0, |e| e.value);
         eprintln!(
             "measured {:<32} NLL/token {:.2} · 4-way {:.0} % · generated {:.0} % · {:.0} s",

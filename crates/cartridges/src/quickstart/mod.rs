@@ -9,7 +9,7 @@ use anyhow::Result;
 use cartridges_eval::{Question, QuestionList};
 use clap::Args;
 
-use crate::opening::{ModelArgs, RuntimeArgs, read_text};
+use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, writable_folder};
 pub use recipe::Recipe;
 
 const DEMO_CORPUS: &str = include_str!("../../../../assets/harrow_point/corpus.txt");
@@ -65,7 +65,7 @@ impl QuickstartArgs {
                     .unwrap_or_default()
                     .to_string_lossy()
                     .into_owned(),
-                text: read_text(path)?,
+                text: read_corpus(path)?,
                 questions,
             },
             None => Corpus {
@@ -92,6 +92,7 @@ fn shown(questions: &QuestionList) -> impl Iterator<Item = &Question> {
 pub fn run(args: QuickstartArgs, runtime: &RuntimeArgs) -> Result<()> {
     let recipe = args.recipe.resolve(args.smoke)?;
     let corpus = args.corpus()?;
+    writable_folder(&args.out)?;
     eprintln!(
         "cartridges {} · self-study, training and evaluation of {} ({} characters)",
         env!("CARGO_PKG_VERSION"),

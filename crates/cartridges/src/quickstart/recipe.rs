@@ -102,11 +102,12 @@ impl RecipeArgs {
 fn full_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
-            num_conversations: 128,
+            num_conversations: 192,
             batch_size: 32,
-            max_completion_tokens_a: 64,
-            max_completion_tokens_b: 96,
-            coverage_share: 0.8,
+            batches_in_parallel: 2,
+            max_completion_tokens_a: 48,
+            max_completion_tokens_b: 64,
+            coverage_share: 0.9,
             brief_share: 0.7,
             seed_types: vec![
                 SeedType::Structuring,
@@ -115,11 +116,11 @@ fn full_recipe() -> Recipe {
                 SeedType::UseCase,
                 SeedType::Creative,
             ],
-            verbatim_repeats: 1,
+            verbatim_repeats: 2,
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {
-            steps: 100,
+            steps: 150,
             packed_seq_length: 512,
             recompute: Recompute::Nothing,
             verbatim_weight: 2.0,
@@ -128,7 +129,7 @@ fn full_recipe() -> Recipe {
         },
         ratio: 0.25,
         slots: None,
-        max_queries: 8192,
+        max_queries: 4096,
         tenth_steps: 20,
         questions: usize::MAX,
         instruction: MeasureOptions::default().instruction,

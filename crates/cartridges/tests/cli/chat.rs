@@ -4,7 +4,7 @@ use super::logits::reference_cartridge;
 use super::*;
 
 /// A model of one layer with arbitrary weights and a real tokenizer.
-fn talking_model(folder: &Path) {
+pub(super) fn talking_model(folder: &Path) {
     let (vocab, hidden, heads, kv_heads, head_dim, wide) = (49_152, 16, 2, 1, 8, 32);
     let layer = |part: &str| format!("model.layers.0.{part}.weight");
     let shapes = [
@@ -51,7 +51,7 @@ fn talking_model(folder: &Path) {
         "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": wide,
         "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
         "head_dim": head_dim, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-        "max_position_embeddings": 512, "tie_word_embeddings": true,
+        "max_position_embeddings": 2048, "tie_word_embeddings": true,
     });
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     for name in [
@@ -124,11 +124,11 @@ fn chat_answers_once_and_in_turns() {
     assert!(remarks.contains("nothing to drop"), "{remarks}");
 
     // A question that does not fit ends a conversation that no one watches.
-    let long = "word ".repeat(600);
+    let long = "word ".repeat(2200);
     let output = converse(model, &[], &long);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        utf8(&output.stderr).contains("512"),
+        utf8(&output.stderr).contains("2048"),
         "{}",
         utf8(&output.stderr)
     );
