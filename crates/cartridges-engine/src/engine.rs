@@ -1,15 +1,15 @@
-//! The engine: a model, its pool, and what is resident in it.
+//! The engine: a model, its key/value memory, and who is using it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
 use cartridges_model::LanguageModel;
-use cartridges_model::cartridge::HostCartridge;
 
-use crate::error::EngineError;
-use crate::pool::{KvPool, Rows};
-use crate::residents::{Residents, Shared};
+use crate::blocks::{BLOCK_ROWS, blocks_for};
+use crate::cartridges::{CartridgeHandle, Cartridges};
+use crate::error::RequestError;
+use crate::memory::KvMemory;
+use crate::radix::PrefixStats;
+use crate::scheduler::Schedule;
 
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy)]
@@ -17,47 +17,68 @@ pub struct EngineOptions {
     /// Sequences that are decoded together.
     pub max_batch: usize,
     /// Rows of key/value memory at most, over all sequences, cartridges and stored prefixes.
-    pub max_pool_rows: usize,
-    /// Tokens of prompts that go through the model in one pass.
+    pub max_kv_rows: usize,
+    /// Tokens of prompts that go through the model in one pass; a quarter of it while others are
+    /// being answered.
     pub prefill_rows: usize,
+    /// Requests that may wait.
+    pub max_queue: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             max_batch: 32,
-            max_pool_rows: 128 * 1024,
+            max_kv_rows: 32 * 1024,
             prefill_rows: 1024,
+            max_queue: usize::MAX,
         }
     }
 }
 
-/// A cartridge that is resident in an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CartridgeHandle(u64);
+/// What an engine holds and has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that run.
+    pub running: usize,
+    /// Rows of key/value memory in use, stored prefixes among them.
+    pub kv_rows_used: usize,
+    /// The most that ever were.
+    pub kv_rows_high_water: usize,
+    /// Rows there may be.
+    pub kv_rows_limit: usize,
+    /// Mistakes in the accounting of memory; always 0.
+    pub kv_faults: u64,
+    /// Rows of cartridges.
+    pub cartridge_rows: usize,
+    /// Stored prefixes.
+    pub prefixes: PrefixStats,
+    /// Times a request had to give up its memory.
+    pub preemptions: u64,
+}
 
 /// Generates and scores with one model.
 pub struct Engine {
     pub(crate) model: Arc<LanguageModel>,
     pub(crate) options: EngineOptions,
-    pub(crate) pool: KvPool,
-    pub(crate) residents: Residents,
-    cartridges: HashMap<CartridgeHandle, Rows>,
-    next_handle: u64,
+    pub(crate) memory: KvMemory,
+    pub(crate) cartridges: Cartridges,
+    pub(crate) schedule: Schedule,
 }
 
 impl Engine {
-    /// An engine with an empty pool.
+    /// An engine with nothing in it.
     pub fn new(model: Arc<LanguageModel>, options: EngineOptions) -> Self {
         let decoder = &model.decoder;
-        let pool = KvPool::new(decoder.config(), decoder.device(), options.max_pool_rows);
+        let memory = KvMemory::new(decoder.config(), decoder.device(), options.max_kv_rows);
         Self {
             model,
             options,
-            pool,
-            residents: Residents::default(),
-            cartridges: HashMap::new(),
-            next_handle: 0,
+            memory,
+            cartridges: Cartridges::default(),
+            schedule: Schedule::default(),
         }
     }
 
@@ -66,122 +87,59 @@ impl Engine {
         &self.model
     }
 
-    /// Copies a cartridge into the pool, where requests can name it.
-    ///
-    /// # Errors
-    /// If its shape is not the model's or it does not fit into the pool.
-    pub fn add_cartridge(
-        &mut self,
-        cartridge: &HostCartridge,
-    ) -> Result<CartridgeHandle, EngineError> {
-        let config = self.model.decoder.config();
-        let found = (
-            cartridge.layers.len(),
-            cartridge.kv_heads,
-            cartridge.head_dim,
-        );
-        let expected = (config.num_layers, config.num_kv_heads, config.head_dim);
-        if found != expected {
-            let words = |(l, h, d)| format!("{l} layers, {h} key/value heads of {d}");
-            return Err(EngineError::CartridgeShape {
-                found: words(found),
-                expected: words(expected),
-            });
-        }
-        let rows = self.take_rows(cartridge.slots)?;
-        let at: Arc<[usize]> = (rows.start..rows.start + rows.len).collect();
-        let device = self.model.decoder.device().clone();
-        let shape = [cartridge.kv_heads, cartridge.slots, cartridge.head_dim];
-        let upload = |values: &[f32]| {
-            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), &device)
-                .permute([1, 0, 2])
-        };
-        for (layer, tensors) in cartridge.layers.iter().enumerate() {
-            self.pool
-                .write(layer, &at, upload(&tensors.key), upload(&tensors.value));
-        }
-        self.next_handle += 1;
-        let handle = CartridgeHandle(self.next_handle);
-        self.cartridges.insert(handle, rows);
-        Ok(handle)
-    }
-
-    /// Takes a cartridge out of the pool, with the prompt prefixes stored behind it.
-    pub fn remove_cartridge(&mut self, handle: CartridgeHandle) {
-        if let Some(rows) = self.cartridges.remove(&handle) {
-            self.residents.forget(handle, &mut self.pool);
-            self.pool.release(rows);
-        }
-    }
-
-    /// Drops all stored prompt prefixes.
+    /// Drops all stored prompt prefixes that nobody reads.
     pub fn forget_prefixes(&mut self) {
-        while self.residents.evict_one(&mut self.pool) {}
+        self.memory.forget_unread();
     }
 
-    /// Rows for one use, at the cost of stored prefixes if need be.
-    pub(crate) fn take_rows(&mut self, len: usize) -> Result<Rows, EngineError> {
-        loop {
-            if let Some(rows) = self.pool.take(len) {
-                return Ok(rows);
-            }
-            if !self.residents.evict_one(&mut self.pool) {
-                return Err(EngineError::PoolTooSmall {
-                    needed: len,
-                    limit: self.pool.limit(),
-                });
-            }
+    /// What it holds now.
+    pub fn stats(&self) -> EngineStats {
+        let (waiting, running) = self.load();
+        EngineStats {
+            waiting,
+            running,
+            kv_rows_used: self.memory.blocks().used() * BLOCK_ROWS,
+            kv_rows_high_water: self.memory.blocks().high_water() * BLOCK_ROWS,
+            kv_rows_limit: self.memory.limit() * BLOCK_ROWS,
+            kv_faults: self.memory.blocks().faults(),
+            cartridge_rows: self.cartridges.blocks() * BLOCK_ROWS,
+            prefixes: self.memory.tree.stats(),
+            preemptions: self.schedule.preemptions,
         }
     }
 
     /// Checks a prompt and its limits.
     pub(crate) fn check(
         &self,
-        request: usize,
         cartridges: &[CartridgeHandle],
         prompt: &[u32],
         more: usize,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), RequestError> {
         if prompt.is_empty() {
-            return Err(EngineError::EmptyPrompt(request));
+            return Err(RequestError::EmptyPrompt);
         }
         if let Err(id) = self.model.decoder.check_ids(prompt) {
-            return Err(EngineError::TokenId { request, id });
+            return Err(RequestError::TokenId(id));
         }
-        let slots = self.slots(request, cartridges)?;
-        let needed = slots.saturating_add(prompt.len()).saturating_add(more);
+        let slots = self.cartridges.slots(cartridges)?;
+        let tokens = prompt.len().saturating_add(more);
+        let needed = slots.saturating_add(tokens);
         let limit = self.model.decoder.config().max_position_embeddings;
         if needed > limit {
-            return Err(EngineError::TooLong {
-                request,
-                needed,
-                limit,
-            });
+            return Err(RequestError::TooLong { needed, limit });
+        }
+        if blocks_for(tokens) + self.cartridges.blocks() > self.memory.limit() {
+            return Err(self.too_small(tokens));
         }
         Ok(())
     }
 
-    /// Slots of some cartridges together.
-    fn slots(&self, request: usize, handles: &[CartridgeHandle]) -> Result<usize, EngineError> {
-        handles.iter().try_fold(0, |sum, handle| {
-            let rows = self.cartridges.get(handle);
-            rows.map(|rows| sum + rows.len)
-                .ok_or(EngineError::UnknownCartridge(request))
-        })
-    }
-
-    /// The past of a new sequence: cartridges, then the longest stored prefix of its prompt.
-    pub(crate) fn past(
-        &mut self,
-        cartridges: &[CartridgeHandle],
-        prompt: &[u32],
-    ) -> (Vec<Rows>, Option<Shared>) {
-        let mut ranges: Vec<Rows> = cartridges
-            .iter()
-            .filter_map(|handle| self.cartridges.get(handle).copied())
-            .collect();
-        let shared = self.residents.longest(cartridges, prompt);
-        ranges.extend(shared.iter().flat_map(Shared::rows));
-        (ranges, shared)
+    /// The refusal of a request with this many tokens.
+    pub(crate) fn too_small(&self, tokens: usize) -> RequestError {
+        let room = self.memory.limit().saturating_sub(self.cartridges.blocks());
+        RequestError::TooLarge {
+            needed: blocks_for(tokens) * BLOCK_ROWS,
+            limit: room * BLOCK_ROWS,
+        }
     }
 }

@@ -2,40 +2,79 @@
 
 use cartridges_model::text::TextError;
 
-/// A request that cannot be served, or a batch that was stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+use crate::constraint::ConstraintError;
+
+/// What is wrong with one request. Others are not touched by it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
     /// A prompt without tokens has nothing to continue.
-    #[error("request {0} has an empty prompt")]
-    EmptyPrompt(usize),
+    #[error("it has an empty prompt")]
+    EmptyPrompt,
     /// An id outside the model's vocabulary.
-    #[error("request {request}: token id {id} is outside the model's vocabulary")]
-    TokenId {
-        /// Index of the request.
-        request: usize,
-        /// The id.
-        id: u32,
-    },
+    #[error("token id {0} is outside the model's vocabulary")]
+    TokenId(u32),
     /// Cartridge, prompt and answer together exceed the model's positions.
     #[error(
-        "request {request} needs {needed} positions (cartridges, prompt and answer together) but \
-         the model has {limit}; shorten the prompt or ask for fewer new tokens"
+        "{needed} positions are needed (cartridges, prompt and answer together) but the model has \
+         {limit}; shorten the prompt or ask for fewer new tokens"
     )]
     TooLong {
-        /// Index of the request.
-        request: usize,
         /// Positions needed.
         needed: usize,
         /// The model's `max_position_embeddings`.
         limit: usize,
     },
-    /// The key/value pool cannot hold one request even when everything else is out of it.
-    #[error("one request needs {needed} rows of key/value memory but the limit is {limit}")]
-    PoolTooSmall {
-        /// Rows needed.
+    /// The key/value memory cannot hold the request even when everything else is out of it.
+    #[error("{needed} rows of key/value memory are needed but the limit is {limit}")]
+    TooLarge {
+        /// Rows needed, in whole blocks.
         needed: usize,
-        /// The limit of the engine's options.
+        /// The limit of the engine's options, without what cartridges take.
         limit: usize,
+    },
+    /// Too many requests are waiting.
+    #[error("{0} requests are waiting already; try again later")]
+    QueueFull(usize),
+    /// A cartridge that is not in the engine.
+    #[error("it names a cartridge that was removed from the engine")]
+    UnknownCartridge,
+    /// A sampling setting outside its range: which, and what it may be.
+    #[error("{0}")]
+    Sampling(String),
+    /// The model gave NaN or infinite scores.
+    #[error("the model gave scores that are not finite; its weights or the cartridge are damaged")]
+    NotFinite,
+    /// Ids could not be turned into text.
+    #[error("{0}")]
+    Text(String),
+    /// The required form of the answer cannot be met.
+    #[error("{0}")]
+    Constraint(String),
+}
+
+impl From<ConstraintError> for RequestError {
+    fn from(error: ConstraintError) -> Self {
+        Self::Constraint(error.to_string())
+    }
+}
+
+impl From<TextError> for RequestError {
+    fn from(error: TextError) -> Self {
+        Self::Text(error.to_string())
+    }
+}
+
+/// An engine that cannot do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// One request of a batch.
+    #[error("request {index}: {error}")]
+    Request {
+        /// Index of the request.
+        index: usize,
+        /// What is wrong with it.
+        #[source]
+        error: RequestError,
     },
     /// A cartridge for a model of another shape.
     #[error("the cartridge has {found} but the model has {expected}")]
@@ -45,26 +84,19 @@ pub enum EngineError {
         /// Those of the model.
         expected: String,
     },
-    /// A cartridge that has been removed.
-    #[error("request {0} names a cartridge that was removed from the engine")]
-    UnknownCartridge(usize),
-    /// A sampling setting outside its range.
-    #[error("request {request}: {problem}")]
-    Sampling {
-        /// Index of the request.
-        request: usize,
-        /// Which setting and what it may be.
-        problem: String,
+    /// There is no room for a cartridge.
+    #[error(
+        "the cartridge needs {needed} rows of key/value memory, of which {limit} are there in all"
+    )]
+    NoRoom {
+        /// Rows needed.
+        needed: usize,
+        /// The limit of the engine's options.
+        limit: usize,
     },
-    /// The model gave NaN or infinite scores.
-    #[error("the model gave scores that are not finite; its weights or the cartridge are damaged")]
-    NotFinite,
     /// The numbers could not be read back from the device.
     #[error("reading from the device failed: {0}")]
     Device(String),
-    /// Ids could not be turned into text.
-    #[error(transparent)]
-    Text(#[from] TextError),
     /// The caller's callback asked to stop.
     #[error("stopped")]
     Stopped,

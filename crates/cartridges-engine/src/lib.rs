@@ -1,28 +1,39 @@
 //! Everything that generates or scores text goes through this engine.
 //!
-//! Sequences of many requests are decoded together. Keys and values live in one pool of rows per
-//! layer; a cartridge and every prompt prefix that requests have in common is held there once and
-//! read by all of them.
+//! Sequences of many requests are decoded together; they join and leave between steps. Keys and values
+//! live in blocks of rows under one budget; a cartridge, and every beginning of a prompt that was seen
+//! before, is held there once and read by all.
 #![recursion_limit = "256"]
 #![deny(missing_docs)]
 
+mod blocks;
+mod cartridges;
+mod constraint;
 mod engine;
 mod error;
 mod forward;
 mod generate;
 mod log_probs;
-mod pool;
+mod memory;
+mod queue;
+mod radix;
 mod request;
-mod residents;
 mod sampling;
+mod scheduler;
 mod score;
+mod sequence;
 #[cfg(test)]
 mod tests;
+mod work;
 
-pub use engine::{CartridgeHandle, Engine, EngineOptions};
-pub use error::EngineError;
+pub use cartridges::CartridgeHandle;
+pub use constraint::{Constraint, ConstraintError, ConstraintFactory, TokenBytes};
+pub use engine::{Engine, EngineOptions, EngineStats};
+pub use error::{EngineError, RequestError};
 pub use log_probs::TopLogprobs;
+pub use radix::PrefixStats;
 pub use request::{
-    Completion, Event, FinishReason, Flow, GenerateRequest, Score, ScoreRequest, StopRules,
+    Completion, Event, FinishReason, Flow, GenerateRequest, RequestId, Score, ScoreRequest,
+    StepEvent, StopRules,
 };
 pub use sampling::Sampling;

@@ -1,6 +1,8 @@
 //! What goes into the engine and what comes out.
 
-use crate::engine::CartridgeHandle;
+use crate::cartridges::CartridgeHandle;
+use crate::constraint::Constraint;
+use crate::error::RequestError;
 use crate::log_probs::TopLogprobs;
 use crate::sampling::Sampling;
 
@@ -28,8 +30,72 @@ pub struct GenerateRequest {
     pub stop: StopRules,
     /// How many log-probs to record per generated token (0: none).
     pub top_logprobs: usize,
-    /// Keep the keys and values for a later request that starts with the same tokens (a chat).
-    pub keep: bool,
+    /// Record the log-prob of the generated tokens themselves, as any `top_logprobs` does.
+    pub logprobs: bool,
+    /// The form that the answer must have.
+    pub constraint: Option<Constraint>,
+    /// Whose request it is: clients take turns.
+    pub client: String,
+}
+
+impl GenerateRequest {
+    /// A greedy request behind no cartridge, without stop rules or log-probs.
+    pub fn new(prompt: Vec<u32>, max_new_tokens: usize) -> Self {
+        Self {
+            cartridges: Vec::new(),
+            prompt,
+            max_new_tokens,
+            sampling: Sampling::default(),
+            stop: StopRules::default(),
+            top_logprobs: 0,
+            logprobs: false,
+            constraint: None,
+            client: String::new(),
+        }
+    }
+}
+
+/// A request in the engine, in the order of submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(crate) u64);
+
+/// What comes of a step of the engine.
+#[derive(Debug)]
+pub enum StepEvent<'a> {
+    /// A request has left the queue.
+    Started {
+        /// The request.
+        request: RequestId,
+        /// Tokens of its prompt whose keys and values were there already.
+        cached_tokens: usize,
+    },
+    /// A request got a token.
+    Token {
+        /// The request.
+        request: RequestId,
+        /// The token.
+        id: u32,
+        /// Text that became complete with it; never a broken character, never past a stop string.
+        text: &'a str,
+        /// Its natural log-prob, if asked for.
+        logprob: Option<f32>,
+        /// The most likely tokens in its place, if asked for.
+        top: &'a [(u32, f32)],
+    },
+    /// A request is answered.
+    Finished {
+        /// The request.
+        request: RequestId,
+        /// The whole answer.
+        completion: Completion,
+    },
+    /// A request could not be answered.
+    Failed {
+        /// The request.
+        request: RequestId,
+        /// Why.
+        error: RequestError,
+    },
 }
 
 /// Why a sequence ended.

@@ -2,11 +2,13 @@
 
 use rayon::prelude::*;
 
+use crate::blocks::{BLOCK_ROWS, blocks_for};
+use crate::cartridges::CartridgeHandle;
 use crate::engine::Engine;
-use crate::error::EngineError;
-use crate::forward::Sequence;
+use crate::error::{EngineError, RequestError};
 use crate::log_probs::{TopLogprobs, log_sum, top};
 use crate::request::{Score, ScoreRequest};
+use crate::sequence::Sequence;
 
 /// Rows of logits alive at a time.
 const LOGIT_ROWS: usize = 128;
@@ -19,69 +21,120 @@ impl Engine {
     /// [`EngineError`]; if a request is refused, none is run.
     pub fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>, EngineError> {
         for (index, r) in requests.iter().enumerate() {
-            self.check(index, &r.cartridges, &r.prompt, r.continuation.len())?;
-            if let Err(id) = self.model.decoder.check_ids(&r.continuation) {
-                return Err(EngineError::TokenId { request: index, id });
-            }
+            let checked = self
+                .check(&r.cartridges, &r.prompt, r.continuation.len())
+                .and_then(|()| {
+                    let ids = self.model.decoder.check_ids(&r.continuation);
+                    ids.map_err(RequestError::TokenId)
+                });
+            checked.map_err(|error| EngineError::Request { index, error })?;
         }
-        let prompts: Vec<_> = requests
-            .iter()
-            .map(|r| (r.cartridges.as_slice(), r.prompt.as_slice()))
-            .collect();
-        self.share_prefixes(&prompts)?;
+        self.store_common_prefixes(requests)?;
         let mut scores = Vec::with_capacity(requests.len());
         let mut from = 0;
         while from < requests.len() {
-            let mut to = from;
+            let mut opened = Vec::new();
             let mut rows = 0;
-            while to < requests.len() && (to == from || rows < self.options.prefill_rows) {
-                let r = &requests[to];
-                let stored = self.residents.longest(&r.cartridges, &r.prompt);
-                let new = r.prompt.len() - stored.map_or(0, |shared| shared.len);
-                rows += new + r.continuation.len();
-                to += 1;
+            while from + opened.len() < requests.len()
+                && (opened.is_empty() || rows < self.options.prefill_rows)
+            {
+                let index = from + opened.len();
+                let r = &requests[index];
+                // The last id of a continuation is predicted, never fed.
+                let fed = r.continuation.len().saturating_sub(1);
+                let tokens = [r.prompt.as_slice(), &r.continuation[..fed]].concat();
+                match self.open_now(&r.cartridges, &r.prompt, tokens) {
+                    Ok(sequence) => {
+                        rows += sequence.unfilled();
+                        opened.push(sequence);
+                    }
+                    // The others first.
+                    Err(_) if !opened.is_empty() => break,
+                    Err(error) => return Err(EngineError::Request { index, error }),
+                }
             }
-            scores.extend(self.score_group(&requests[from..to])?);
+            let to = from + opened.len();
+            scores.extend(self.score_group(&requests[from..to], opened)?);
             from = to;
         }
         Ok(scores)
     }
 
-    fn score_group(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>, EngineError> {
-        let mut sequences: Vec<Sequence> = Vec::with_capacity(requests.len());
-        for r in requests {
-            match self.open(&r.cartridges, &r.prompt, r.continuation.len()) {
-                Ok(sequence) => sequences.push(sequence),
-                Err(error) => {
-                    sequences.into_iter().for_each(|s| self.close(s));
-                    return Err(error);
-                }
+    /// A sequence that is not scheduled; what is stored of `prompt` is used.
+    fn open_now(
+        &mut self,
+        cartridges: &[CartridgeHandle],
+        prompt: &[u32],
+        tokens: Vec<u32>,
+    ) -> Result<Sequence, RequestError> {
+        let (root, ranges) = self.before(cartridges)?;
+        let matched = self.memory.tree.lookup(&root, prompt);
+        let needed = blocks_for(tokens.len() - matched.tokens);
+        match self
+            .memory
+            .take_after(matched.blocks.last().copied(), needed)
+        {
+            Some(own) => Ok(Sequence::new(root, ranges, matched, own, tokens)),
+            None => {
+                self.memory.unpin(matched);
+                Err(self.too_small(tokens.len()))
             }
         }
-        // The last id of a continuation is predicted, never fed.
-        let fed: Vec<Vec<u32>> = requests
-            .iter()
-            .zip(&sequences)
-            .map(|(r, sequence)| {
-                let mut ids = r.prompt[sequence.shared_len()..].to_vec();
-                let count = r.continuation.len().saturating_sub(1);
-                ids.extend_from_slice(&r.continuation[..count]);
-                ids
-            })
-            .collect();
-        let mut work: Vec<_> = sequences
-            .iter_mut()
-            .zip(&fed)
-            .map(|(sequence, ids)| (sequence, ids.as_slice()))
-            .collect();
+    }
+
+    /// Runs a sequence that only others will read, in pieces.
+    fn store_common_prefixes(&mut self, requests: &[ScoreRequest]) -> Result<(), EngineError> {
+        let mut seen: Vec<&[CartridgeHandle]> = Vec::new();
+        for (index, first) in requests.iter().enumerate() {
+            let cartridges = first.cartridges.as_slice();
+            if seen.contains(&cartridges) {
+                continue;
+            }
+            seen.push(cartridges);
+            let mut behind = requests.iter().filter(|r| r.cartridges == cartridges);
+            let common = behind.clone().fold(first.prompt.len() - 1, |common, r| {
+                let same = first
+                    .prompt
+                    .iter()
+                    .zip(&r.prompt)
+                    .take_while(|(a, b)| a == b);
+                same.count().min(common).min(r.prompt.len() - 1)
+            });
+            let common = common / BLOCK_ROWS * BLOCK_ROWS;
+            if behind.nth(1).is_none() || common == 0 {
+                continue;
+            }
+            let ids = first.prompt[..common].to_vec();
+            let opened = self.open_now(cartridges, &first.prompt[..common + 1], ids);
+            let mut sequence = opened.map_err(|error| EngineError::Request { index, error })?;
+            while sequence.unfilled() > 0 {
+                let count = sequence.unfilled().min(self.options.prefill_rows.max(1));
+                self.forward(&mut [(&mut sequence, count)]);
+            }
+            self.close(sequence);
+        }
+        Ok(())
+    }
+
+    fn score_group(
+        &mut self,
+        requests: &[ScoreRequest],
+        mut sequences: Vec<Sequence>,
+    ) -> Result<Vec<Score>, EngineError> {
+        let fed: Vec<usize> = sequences.iter().map(Sequence::unfilled).collect();
+        let mut work: Vec<_> = sequences.iter_mut().zip(fed.iter().copied()).collect();
         let hidden = self.forward(&mut work);
-        sequences.into_iter().for_each(|s| self.close(s));
+        for sequence in sequences {
+            // Nobody asks for a scored text again.
+            self.memory.unpin(sequence.matched);
+            self.memory.release(sequence.own);
+        }
 
         // (row of the residual stream, request, wanted id)
         let mut wanted = Vec::new();
         let mut end = 0;
-        for (index, (r, ids)) in requests.iter().zip(&fed).enumerate() {
-            end += ids.len();
+        for (index, (r, fed)) in requests.iter().zip(&fed).enumerate() {
+            end += fed;
             let count = r.continuation.len();
             for (i, id) in r.continuation.iter().enumerate() {
                 wanted.push((end - count + i, index, *id));
@@ -98,6 +151,12 @@ impl Engine {
         for part in wanted.chunks(LOGIT_ROWS) {
             let rows: Vec<usize> = part.iter().map(|w| w.0).collect();
             let logits = self.logits(hidden.clone(), &rows)?;
+            // One NaN anywhere in a row makes its softmax meaningless.
+            if let Some(at) = logits.iter().position(|x| x.is_nan()) {
+                let index = part[at / vocab].1;
+                let error = RequestError::NotFinite;
+                return Err(EngineError::Request { index, error });
+            }
             let results: Vec<_> = logits
                 .par_chunks_exact(vocab)
                 .zip(part)

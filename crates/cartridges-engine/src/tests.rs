@@ -12,6 +12,8 @@ use safetensors::SafeTensors;
 
 use crate::*;
 
+mod schedule;
+
 const MODELS: [&str; 3] = ["tiny-llama3", "tiny-qwen2", "tiny-qwen3"];
 
 fn fixture(name: &str) -> PathBuf {
@@ -85,15 +87,7 @@ fn engine(name: &str, options: EngineOptions) -> Engine {
 }
 
 fn greedy(prompt: &[u32], tokens: usize) -> GenerateRequest {
-    GenerateRequest {
-        cartridges: Vec::new(),
-        prompt: prompt.to_vec(),
-        max_new_tokens: tokens,
-        sampling: Sampling::default(),
-        stop: StopRules::default(),
-        top_logprobs: 0,
-        keep: false,
-    }
+    GenerateRequest::new(prompt.to_vec(), tokens)
 }
 
 fn run(engine: &mut Engine, requests: &[GenerateRequest]) -> Vec<Completion> {
@@ -197,7 +191,13 @@ fn greedy_text_behind_a_cartridge_is_that_of_pytorch() {
         let error = engine
             .generate(&[request], &mut |_| Flow::Continue)
             .unwrap_err();
-        assert!(matches!(error, EngineError::UnknownCartridge(0)));
+        assert!(matches!(
+            error,
+            EngineError::Request {
+                index: 0,
+                error: RequestError::UnknownCartridge
+            }
+        ));
         assert_eq!(run(&mut engine, &[plain])[0], results[0], "{name}");
     }
 }
@@ -245,11 +245,10 @@ fn scores_are_the_log_probs_of_generation_and_prefixes_change_nothing() {
 }
 
 #[test]
-fn a_kept_chat_goes_on_as_if_it_were_new() {
+fn a_chat_goes_on_as_if_it_were_new() {
     let mut kept = engine("tiny-llama3", EngineOptions::default());
     let prompt: Vec<u32> = (1..30).collect();
-    let mut first = greedy(&prompt, 6);
-    first.keep = true;
+    let first = greedy(&prompt, 6);
     let answer = run(&mut kept, &[first]).remove(0).token_ids;
     let longer = [&prompt[..], &answer, &[7, 8, 9]].concat();
     let again = run(&mut kept, &[greedy(&longer, 8)]);
@@ -263,7 +262,7 @@ fn a_kept_chat_goes_on_as_if_it_were_new() {
 #[test]
 fn a_small_pool_still_serves_everybody_and_refuses_what_cannot_fit() {
     let options = EngineOptions {
-        max_pool_rows: 64,
+        max_kv_rows: 64,
         ..EngineOptions::default()
     };
     let mut small = engine("tiny-qwen2", options);
@@ -274,9 +273,12 @@ fn a_small_pool_still_serves_everybody_and_refuses_what_cannot_fit() {
     let error = small.generate(&[greedy(&prompts[0], 60)], &mut |_| Flow::Continue);
     assert!(matches!(
         error,
-        Err(EngineError::PoolTooSmall {
-            needed: 80,
-            limit: 64
+        Err(EngineError::Request {
+            index: 0,
+            error: RequestError::TooLarge {
+                needed: 80,
+                limit: 64
+            }
         })
     ));
     assert_eq!(

@@ -24,7 +24,7 @@ pub use error::EvalError;
 pub use matching::{answer_occurs, normalised_words};
 pub use measure::{MeasureOptions, measure};
 pub use measurement::{CandidateRecord, ConditionKind, Measurement, QuestionRecord};
-pub use prompt::{prompt_ids, thinking_off};
+pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};
 pub use report::{Corpus, Machine, Report, Timing, gap_closed};
 pub use statistics::Estimate;

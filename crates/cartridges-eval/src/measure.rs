@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cartridges_engine::{
-    CartridgeHandle, Engine, Event, Flow, GenerateRequest, Sampling, ScoreRequest, StopRules,
+    CartridgeHandle, Engine, Event, Flow, GenerateRequest, ScoreRequest, StopRules,
 };
 use cartridges_model::LanguageModel;
 use cartridges_model::text::ChatMessage;
@@ -94,15 +94,11 @@ pub fn measure(
             .iter()
             .map(|prompt| GenerateRequest {
                 cartridges: cartridges.clone(),
-                prompt: prompt.clone(),
-                max_new_tokens: options.max_new_tokens,
-                sampling: Sampling::default(),
                 stop: StopRules {
                     ids: model.text.stop_ids(),
                     strings: Vec::new(),
                 },
-                top_logprobs: 0,
-                keep: false,
+                ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
             })
             .collect();
         let mut done = records.len();

@@ -8,18 +8,11 @@ pub fn thinking_off() -> Map<String, Value> {
     Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))])
 }
 
-/// Ids of a conversation, up to where the assistant's next message begins.
-///
-/// In front of everything (`behind_cartridge` false) that is the chat template's text, with
-/// `system` as a system message if there is one; without it the template may put its own default
-/// there. Behind a cartridge there is no BOS and no default system prompt, for the cartridge
-/// stands in their place: each message is its role's start, its content, and the turn's end, as
-/// in the training sequences (reference, conversion of conversations).
-///
-/// Both end with the assistant's header without thinking; Qwen3's has an empty think block.
+/// Ids of a conversation, up to where the assistant's next message begins, with `system` as its
+/// system message if there is one. See [`chat_ids`]; thinking is off.
 ///
 /// # Errors
-/// [`TextError`] if the template refuses the conversation or has no derivable message markers.
+/// Those of [`chat_ids`].
 pub fn prompt_ids(
     text: &ChatTokenizer,
     system: Option<&str>,
@@ -31,23 +24,47 @@ pub fn prompt_ids(
         .into_iter()
         .chain(messages.iter().cloned())
         .collect();
+    let options = RenderOptions {
+        add_generation_prompt: true,
+        keywords: thinking_off(),
+        ..RenderOptions::default()
+    };
+    chat_ids(text, behind_cartridge, &all, &options)
+}
+
+/// Ids of a conversation, as `options` say with or without the assistant's header behind it.
+///
+/// In front of everything (`behind_cartridge` false) that is the chat template's text; without a
+/// system message the template may put its own default there. Behind a cartridge there is no BOS
+/// and no default system prompt, for the cartridge stands in their place: each message is its
+/// role's start, its content, and the turn's end, as in the training sequences (reference,
+/// conversion of conversations).
+///
+/// # Errors
+/// [`TextError`] if the template refuses the conversation or has no derivable message markers.
+pub fn chat_ids(
+    text: &ChatTokenizer,
+    behind_cartridge: bool,
+    messages: &[ChatMessage],
+    options: &RenderOptions,
+) -> Result<Vec<u32>, TextError> {
     if !behind_cartridge {
-        let options = RenderOptions {
-            add_generation_prompt: true,
-            keywords: thinking_off(),
-            ..RenderOptions::default()
-        };
-        return text.encode_chat(&all, &options);
+        return text.encode_chat(messages, options);
     }
     let markers = text.message_ids()?;
     let mut ids = Vec::new();
-    for message in &all {
+    for (index, message) in messages.iter().enumerate() {
         ids.extend_from_slice(markers.start(&message.role)?);
         ids.extend(text.encode(&message.content, false)?);
+        if options.continue_final_message && index + 1 == messages.len() {
+            return Ok(ids);
+        }
         ids.extend_from_slice(&markers.end);
         ids.extend_from_slice(&markers.extra_end);
     }
-    ids.extend(text.generation_header(&thinking_off())?);
+    if options.add_generation_prompt {
+        ids.extend(text.generation_header(&options.keywords)?);
+    }
     Ok(ids)
 }
 

@@ -70,6 +70,8 @@ pub enum ConversationKind {
     Conversation,
     /// "Continue the text word for word": the answer is a piece of the text itself.
     Verbatim,
+    /// A sentence of the text with a gap: the answer is what was left out.
+    Gap,
 }
 
 impl ConversationKind {
@@ -78,6 +80,7 @@ impl ConversationKind {
         match self {
             ConversationKind::Conversation => "conversation",
             ConversationKind::Verbatim => "verbatim",
+            ConversationKind::Gap => "gap",
         }
     }
 
@@ -86,6 +89,7 @@ impl ConversationKind {
         match name {
             "conversation" => Some(ConversationKind::Conversation),
             "verbatim" => Some(ConversationKind::Verbatim),
+            "gap" => Some(ConversationKind::Gap),
             _ => None,
         }
     }
@@ -167,7 +171,11 @@ mod tests {
         }
         assert_eq!(Role::User.flipped(), Role::Assistant);
         assert_eq!(Role::from_name("tool"), None);
-        for kind in [ConversationKind::Conversation, ConversationKind::Verbatim] {
+        for kind in [
+            ConversationKind::Conversation,
+            ConversationKind::Verbatim,
+            ConversationKind::Gap,
+        ] {
             assert_eq!(ConversationKind::from_name(kind.as_str()), Some(kind));
         }
     }

@@ -12,6 +12,7 @@ mod opening;
 pub mod pipeline;
 mod progress;
 pub mod quickstart;
+pub mod serving;
 
 pub use interrupt::stop_flag;
 pub use local_client::{LocalClient, TokenizerCodec};

@@ -101,14 +101,12 @@ impl ChatClient for LocalClient<'_> {
         let jobs = requests
             .iter()
             .map(|r| {
+                let prompt = self.prompt(
+                    &r.messages,
+                    r.enable_thinking,
+                    r.assistant_prefix.as_deref(),
+                )?;
                 Ok(GenerateRequest {
-                    cartridges: Vec::new(),
-                    prompt: self.prompt(
-                        &r.messages,
-                        r.enable_thinking,
-                        r.assistant_prefix.as_deref(),
-                    )?,
-                    max_new_tokens: r.max_completion_tokens,
                     sampling: Sampling {
                         temperature: r.temperature,
                         seed: r.seed,
@@ -119,7 +117,7 @@ impl ChatClient for LocalClient<'_> {
                         strings: Vec::new(),
                     },
                     top_logprobs: r.top_logprobs.unwrap_or(0),
-                    keep: false,
+                    ..GenerateRequest::new(prompt, r.max_completion_tokens)
                 })
             })
             .collect::<Result<Vec<_>, ClientError>>()?;

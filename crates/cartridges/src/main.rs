@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
-use cartridges::commands::{chat, doctor, inspect, logits, synthesize, train};
+use cartridges::commands::{chat, doctor, inspect, logits, serve, synthesize, train};
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -44,6 +44,7 @@ enum Command {
     Synthesize(Box<synthesize::SynthesizeArgs>),
     Train(Box<train::TrainArgs>),
     Chat(Box<chat::ChatArgs>),
+    Serve(Box<serve::ServeArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Logits(Box<logits::LogitsArgs>),
     Doctor(Box<doctor::DoctorArgs>),
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(*args, runtime),
         Command::Synthesize(args) => synthesize::run(*args, runtime),
         Command::Train(args) => train::run(*args, runtime),
+        Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),
         Command::Logits(args) => logits::run(*args, runtime),

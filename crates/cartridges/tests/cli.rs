@@ -11,11 +11,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "quickstart",
     "synthesize",
     "train",
     "chat",
+    "serve",
     "inspect",
     "logits",
     "doctor",
@@ -97,6 +98,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 mod chat;
 #[path = "cli/logits.rs"]
 mod logits;
+#[path = "cli/serve.rs"]
+mod serve;
 #[path = "cli/stages.rs"]
 mod stages;
 

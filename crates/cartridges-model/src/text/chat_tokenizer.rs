@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, json};
 use tokenizers::{DecoderWrapper, Tokenizer};
 
+use super::byte_alphabet;
 use super::chat_template::{ChatMessage, ChatTemplate, RenderOptions};
 use super::error::TextError;
 use super::fingerprint;
@@ -192,6 +193,25 @@ impl ChatTokenizer {
     /// The token as the vocabulary writes it (byte-level tokens in their printable alphabet).
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.tokenizer.id_to_token(id)
+    }
+
+    /// The bytes a token stands for in a text; a special token's name; none for an id without token.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.token_text(id) else {
+            return Vec::new();
+        };
+        if self.is_added(id) {
+            return token.into_bytes();
+        }
+        if self.byte_level {
+            return byte_alphabet::token_bytes(&token);
+        }
+        // SentencePiece: single bytes by number, and blanks drawn as a low line.
+        let number = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
+        match number.and_then(|n| u8::from_str_radix(n, 16).ok()) {
+            Some(byte) => vec![byte],
+            None => token.replace('\u{2581}', " ").into_bytes(),
+        }
     }
 
     /// The id of a token as the vocabulary writes it.

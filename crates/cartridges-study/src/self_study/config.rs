@@ -64,6 +64,9 @@ pub struct SelfStudyConfig {
     /// How often the text is walked through, each time with shifted pieces and other wording
     /// (default 3). This is the weight of the pieces.
     pub verbatim_repeats: usize,
+    /// Gaps to fill per sentence: names, numbers and rare words that the text itself answers
+    /// (default 0).
+    pub gaps_per_sentence: usize,
     /// Whether conversations with an empty question or answer are left out (default true). They are
     /// counted either way.
     pub drop_empty: bool,
@@ -98,6 +101,7 @@ impl Default for SelfStudyConfig {
             verbatim_stride: 48,
             verbatim_lead_tokens: 16,
             verbatim_repeats: 3,
+            gaps_per_sentence: 0,
             drop_empty: true,
             drop_cut_off: false,
             system_prompt_template: DEFAULT_SYSTEM_PROMPT.to_owned(),

@@ -71,6 +71,18 @@ impl<'a> SegmentedText<'a> {
         }
     }
 
+    /// The sentences in order, with the white space behind them.
+    pub(super) fn sentences(&self) -> impl Iterator<Item = &str> {
+        self.segments
+            .iter()
+            .map(|segment| &self.document.text()[segment.clone()])
+    }
+
+    /// The text they are of.
+    pub(super) fn document(&self) -> &Document {
+        self.document
+    }
+
     /// Tokens from the first to the last sentence of a window.
     pub(super) fn num_tokens(&self, window: &Range<usize>) -> usize {
         self.lengths[window.clone()].iter().sum()

@@ -15,6 +15,7 @@ use crate::client::{
     check_samples, check_scores,
 };
 use crate::conversation::{Conversation, ConversationKind, Message, Metadata, Role};
+use crate::top_logprobs::DenseTopLogprobs;
 
 /// The reference system writes this word into every row's `type`.
 const CONVERSATION_TYPE: &str = "todo";
@@ -391,7 +392,23 @@ fn brief_request(config: &SelfStudyConfig, task: &Task) -> Option<&'static str> 
     (asks && spread < config.brief_share).then(|| BRIEF[task.index % BRIEF.len()])
 }
 
-/// The verbatim pieces: the teacher's distribution along the given answers.
+/// A gap's answer is kept if the model finds each of its tokens at least this likely. Otherwise its
+/// distribution would teach something else.
+const LEAST_LIKELY: f32 = 0.2;
+
+/// Whether a token of a given answer is not among those that the model would say.
+fn is_missed(dense: &DenseTopLogprobs, token_ids: &[u32]) -> bool {
+    let rows = dense
+        .token_ids
+        .chunks(dense.k.max(1))
+        .zip(dense.logprobs.chunks(dense.k.max(1)));
+    token_ids.iter().zip(rows).any(|(wanted, (ids, logprobs))| {
+        let found = ids.iter().position(|id| id == wanted);
+        found.is_none_or(|at| logprobs[at] < LEAST_LIKELY.ln())
+    })
+}
+
+/// The given answers, verbatim pieces and gaps: the teacher's distribution along the given answers.
 fn score<'a>(
     config: &SelfStudyConfig,
     tasks: impl Iterator<Item = (&'a PlannedBatch, &'a Task)>,
@@ -401,7 +418,12 @@ fn score<'a>(
     let mut pieces = Vec::new();
     let mut requests = Vec::new();
     for (batch, task) in tasks {
-        let TaskWork::Verbatim { text, token_ids } = &task.work else {
+        let TaskWork::Given {
+            kind,
+            text,
+            token_ids,
+        } = &task.work
+        else {
             continue;
         };
         requests.push(ScoreRequest {
@@ -412,7 +434,7 @@ fn score<'a>(
             continuation_ids: token_ids.clone(),
             top_logprobs: config.num_top_logprobs,
         });
-        pieces.push((batch, task, text, token_ids));
+        pieces.push((batch, task, *kind, text, token_ids));
     }
     let scores = if requests.is_empty() || config.num_top_logprobs == 0 {
         pieces.iter().map(|_| None).collect()
@@ -421,9 +443,20 @@ fn score<'a>(
         check_scores(&requests, &scores)?;
         scores.into_iter().map(Some).collect::<Vec<_>>()
     };
-    for ((batch, task, text, token_ids), dense) in pieces.into_iter().zip(scores) {
+    for ((batch, task, kind, text, token_ids), dense) in pieces.into_iter().zip(scores) {
         if dense.is_some() {
             outcome.counts.scored_tokens += token_ids.len() as u64;
+        }
+        if kind == ConversationKind::Gap
+            && dense
+                .as_ref()
+                .is_some_and(|dense| is_missed(dense, token_ids))
+        {
+            outcome.dropped.push(Dropped {
+                task: task.index,
+                cause: "gap that the model does not fill".to_owned(),
+            });
+            continue;
         }
         let top_logprobs = match dense {
             Some(dense) => Some(dense.flatten(config.min_prob_mass)?),
@@ -449,7 +482,7 @@ fn score<'a>(
                 tool_calls: Vec::new(),
                 seed_prompt: task.prompt.clone(),
                 initial_system_prompt: batch.system_prompt.clone(),
-                kind: Some(ConversationKind::Verbatim),
+                kind: Some(kind),
                 seed_type: Some(task.seed_type.to_owned()),
                 resource: Some(batch.resource.clone()),
                 finish_reasons: Some(vec![GIVEN.to_owned(), GIVEN.to_owned()]),

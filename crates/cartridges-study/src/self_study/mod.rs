@@ -3,6 +3,7 @@
 //! [`SelfStudyConfig`] → [`Plan`] (every task's context and prompt, computed beforehand from seed,
 //! texts and configuration) → [`run_batches`] (the conversations themselves).
 
+mod cloze;
 mod config;
 mod coverage;
 mod flow;

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use super::config::{ConfigError, SelfStudyConfig};
-use super::{coverage, verbatim};
+use super::{cloze, coverage, verbatim};
+use crate::conversation::ConversationKind;
 use crate::resource::{Resource, ResourceError};
 
 /// A plan that cannot be made.
@@ -31,7 +32,9 @@ pub enum TaskWork {
     /// Agent A writes what the prompt asks for, agent B answers.
     Converse,
     /// The prompt is the user's message, the answer is given and only scored.
-    Verbatim {
+    Given {
+        /// What it becomes.
+        kind: ConversationKind,
         /// The answer.
         text: String,
         /// Its ids.
@@ -44,7 +47,7 @@ pub enum TaskWork {
 pub struct Task {
     /// Its number in the plan.
     pub index: usize,
-    /// A seed type's name, `coverage` or `verbatim`.
+    /// A seed type's name, `coverage`, `verbatim` or `gap`.
     pub seed_type: &'static str,
     /// The seed prompt for agent A, or the user's message of a verbatim piece.
     pub prompt: String,
@@ -93,7 +96,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the verbatim pieces of all texts, then coverage questions and random seed prompts mixed.
+    /// Plans the verbatim pieces and gaps of all texts, then coverage questions and random seed prompts mixed.
     pub fn new(
         config: &SelfStudyConfig,
         resources: &[Box<dyn Resource>],
@@ -111,6 +114,9 @@ impl Plan {
                 plan.add_verbatim(config, &**resource);
             }
         }
+        if config.gaps_per_sentence > 0 {
+            plan.add_gaps(config, resources);
+        }
         plan.add_conversations(config, resources)?;
         Ok(plan)
     }
@@ -126,13 +132,43 @@ impl Plan {
         let pieces = verbatim::pieces(document, config);
         for (context, pieces) in verbatim::batches(document, pieces, config) {
             let tasks = pieces.into_iter().map(|piece| {
-                let work = TaskWork::Verbatim {
+                let work = TaskWork::Given {
+                    kind: ConversationKind::Verbatim,
                     text: piece.text,
                     token_ids: piece.token_ids,
                 };
                 ("verbatim", piece.prompt, work)
             });
             self.push(config, resource.name(), &context, tasks.collect(), None);
+        }
+    }
+
+    fn add_gaps(&mut self, config: &SelfStudyConfig, resources: &[Box<dyn Resource>]) {
+        let max_tokens = config.chunker.max_tokens_per_chunk;
+        for (resource, text) in resources.iter().zip(coverage::segmented(resources)) {
+            let Some(text) = text else { continue };
+            let mut gaps = cloze::gaps(&text, config.gaps_per_sentence)
+                .into_iter()
+                .peekable();
+            while let Some(first) = gaps.next() {
+                let context = text.context(&first.window, max_tokens);
+                let mut batch = vec![first];
+                while batch.len() < config.batch_size
+                    && let Some(next) =
+                        gaps.next_if(|gap| text.context(&gap.window, max_tokens) == context)
+                {
+                    batch.push(next);
+                }
+                let tasks = batch.into_iter().map(|gap| {
+                    let work = TaskWork::Given {
+                        kind: ConversationKind::Gap,
+                        token_ids: text.document().codec().encode(&gap.answer),
+                        text: gap.answer,
+                    };
+                    ("gap", gap.prompt, work)
+                });
+                self.push(config, resource.name(), &context, tasks.collect(), None);
+            }
         }
     }
 
@@ -239,7 +275,10 @@ impl Plan {
                 add(&(task.index as u64).to_le_bytes());
                 add(task.seed_type.as_bytes());
                 add(task.prompt.as_bytes());
-                if let TaskWork::Verbatim { text, token_ids } = &task.work {
+                if let TaskWork::Given {
+                    text, token_ids, ..
+                } = &task.work
+                {
                     add(text.as_bytes());
                     add(&token_ids
                         .iter()

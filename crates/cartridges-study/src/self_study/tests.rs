@@ -235,9 +235,10 @@ fn verbatim_pieces_cover_the_text_and_quote_what_stands_before() {
     let mut covered = vec![0usize; text.len()];
     for batch in &plan.batches {
         for task in &batch.tasks {
-            let TaskWork::Verbatim {
+            let TaskWork::Given {
                 text: piece,
                 token_ids,
+                ..
             } = &task.work
             else {
                 panic!("only pieces were planned");
@@ -295,7 +296,7 @@ fn an_ambiguous_quotation_is_made_longer() {
         .iter()
         .flat_map(|b| &b.tasks)
         .find(|t| {
-            matches!(&t.work, TaskWork::Verbatim { text, .. } if text.starts_with("by night")
+            matches!(&t.work, TaskWork::Given { text, .. } if text.starts_with("by night")
             || text.contains("twice by night"))
         })
         .unwrap();
@@ -403,7 +404,9 @@ fn conversations_carry_their_metadata_and_flat_logprobs() {
             assert!(row.len() == 1 || row.len() == 3);
         }
         match &task.work {
-            TaskWork::Verbatim { text, token_ids } => {
+            TaskWork::Given {
+                text, token_ids, ..
+            } => {
                 assert_eq!(metadata.kind, Some(ConversationKind::Verbatim));
                 assert_eq!((&user.content, &assistant.content), (&task.prompt, text));
                 assert_eq!(ids, token_ids);

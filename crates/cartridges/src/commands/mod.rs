@@ -4,5 +4,6 @@ pub mod chat;
 pub mod doctor;
 pub mod inspect;
 pub mod logits;
+pub mod serve;
 pub mod synthesize;
 pub mod train;

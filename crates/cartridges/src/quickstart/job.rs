@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, Sampling, StopRules};
+use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, StopRules};
 use cartridges_eval::{
     Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList, Report,
     Timing, measure,
@@ -25,6 +25,15 @@ use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
 use crate::pipeline::{Init, StartArgs, distill, document_ids, read_data, self_study, start};
 use crate::progress::progress;
+
+/// Room for a batch of self-study behind the demo text, and a few stored prompts: the whole job
+/// stays below 4 GiB.
+const ENGINE: EngineOptions = EngineOptions {
+    max_batch: 32,
+    max_kv_rows: 12 * 1024,
+    prefill_rows: 1024,
+    max_queue: usize::MAX,
+};
 
 /// Everything the stages share.
 struct Job<'a> {
@@ -53,7 +62,7 @@ pub(super) fn run(
         list
     });
     let mut job = Job {
-        engine: Engine::new(model.clone(), EngineOptions::default()),
+        engine: Engine::new(model.clone(), ENGINE),
         model: model.clone(),
         corpus,
         questions,
@@ -280,15 +289,11 @@ impl Job<'_> {
                 writeln!(stdout, "? {}", question.question)?;
                 let request = GenerateRequest {
                     cartridges: vec![handle],
-                    prompt,
-                    max_new_tokens: 64,
-                    sampling: Sampling::default(),
                     stop: StopRules {
                         ids: self.model.text.stop_ids(),
                         strings: Vec::new(),
                     },
-                    top_logprobs: 0,
-                    keep: false,
+                    ..GenerateRequest::new(prompt, 64)
                 };
                 self.engine.generate(&[request], &mut |event| {
                     if let Event::Token { text, .. } = event {

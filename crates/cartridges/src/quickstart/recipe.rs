@@ -102,12 +102,12 @@ impl RecipeArgs {
 fn full_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
-            num_conversations: 192,
+            num_conversations: 96,
             batch_size: 32,
             batches_in_parallel: 2,
-            max_completion_tokens_a: 48,
-            max_completion_tokens_b: 64,
-            coverage_share: 0.9,
+            max_completion_tokens_a: 64,
+            max_completion_tokens_b: 96,
+            coverage_share: 0.8,
             brief_share: 0.7,
             seed_types: vec![
                 SeedType::Structuring,
@@ -116,11 +116,12 @@ fn full_recipe() -> Recipe {
                 SeedType::UseCase,
                 SeedType::Creative,
             ],
-            verbatim_repeats: 2,
+            verbatim_repeats: 1,
+            gaps_per_sentence: 4,
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {
-            steps: 150,
+            steps: 120,
             packed_seq_length: 512,
             recompute: Recompute::Nothing,
             verbatim_weight: 2.0,
@@ -129,7 +130,7 @@ fn full_recipe() -> Recipe {
         },
         ratio: 0.25,
         slots: None,
-        max_queries: 4096,
+        max_queries: 8192,
         tenth_steps: 20,
         questions: usize::MAX,
         instruction: MeasureOptions::default().instruction,
@@ -142,6 +143,7 @@ fn smoke_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
             num_conversations: 4,
+            gaps_per_sentence: 1,
             batch_size: 4,
             max_completion_tokens_a: 24,
             max_completion_tokens_b: 24,

@@ -106,16 +106,12 @@ impl Session {
         let prompt_tokens = prompt.len();
         let request = GenerateRequest {
             cartridges: self.cartridges.clone(),
-            prompt,
-            max_new_tokens: self.max_new_tokens,
             sampling: self.sampling,
             stop: StopRules {
                 ids: self.stop_ids.clone(),
                 strings: Vec::new(),
             },
-            top_logprobs: 0,
-            // The next turn starts with this one.
-            keep: true,
+            ..GenerateRequest::new(prompt, self.max_new_tokens)
         };
         let mut streamed = String::new();
         let mut tokens = 0;

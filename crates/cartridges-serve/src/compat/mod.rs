@@ -1,0 +1,6 @@
+//! What only Tokasaurus has.
+
+mod batch;
+mod pickle;
+
+pub(crate) use batch::{cartridge_batch, plain_batch};

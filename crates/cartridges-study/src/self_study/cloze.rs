@@ -1,0 +1,226 @@
+//! Gaps to fill: sentences of the text with a name, a number or a rare word left out.
+//!
+//! A small model asks muddled questions about a text, and each leaves most of its facts untouched.
+//! Here every answer is given by the text, so every fact is asked for, and only the teacher's
+//! distribution over the answer has to be computed.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::coverage::SegmentedText;
+
+/// Ways to ask; `GAP` is replaced by the sentence with its gap.
+const ASK: [&str; 5] = [
+    "What is missing here? \"GAP\" Answer with the name, number or word only.",
+    "Fill in the gap with the exact words: \"GAP\"",
+    "Which words belong in the gap? \"GAP\" Reply with the answer only.",
+    "Complete the sentence: \"GAP\" Give a short answer.",
+    "GAP\n\nWhat stands in the gap? Answer in a few words.",
+];
+
+/// What stands for the words that are left out.
+const BLANK: &str = "____";
+/// Words of a sentence that are kept on each side of the gap.
+const REACH: usize = 16;
+/// Rare words in a row that are asked for together.
+const LONGEST_RUN: usize = 3;
+/// Shorter words are not worth a question, unless they hold a digit.
+const SHORTEST_WORD: usize = 3;
+
+/// One gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The sentence it is in.
+    pub window: Range<usize>,
+    /// The request.
+    pub prompt: String,
+    /// What was left out.
+    pub answer: String,
+}
+
+/// Up to `per_sentence` gaps for every sentence: first numbers and names, then words that stand in the
+/// text only once, evenly spread over the sentence.
+pub(super) fn gaps(text: &SegmentedText<'_>, per_sentence: usize) -> Vec<Gap> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let sentences: Vec<&str> = text.sentences().collect();
+    for word in sentences.iter().flat_map(|s| s.split_whitespace()) {
+        *counts.entry(core(word).to_lowercase()).or_default() += 1;
+    }
+    let mut out = Vec::new();
+    for (index, sentence) in sentences.iter().enumerate() {
+        let words: Vec<&str> = sentence.split_whitespace().collect();
+        let spans = spans(&words, &counts);
+        // Names and numbers first; what is left of the room goes to rare words.
+        let (facts, rare): (Vec<_>, Vec<_>) = spans.into_iter().partition(|s| s.is_fact);
+        let mut chosen: Vec<Range<usize>> = spread(facts, per_sentence);
+        let room = per_sentence - chosen.len();
+        chosen.extend(spread(rare, room));
+        chosen.sort_by_key(|span| span.start);
+        for span in chosen {
+            let style = ASK[out.len() % ASK.len()];
+            out.push(Gap {
+                window: index..index + 1,
+                prompt: style.replace("GAP", &with_gap(&words, &span)),
+                answer: answer(&words, &span),
+            });
+        }
+    }
+    out
+}
+
+/// A candidate: words of a sentence.
+struct Span {
+    words: Range<usize>,
+    /// A name or a number.
+    is_fact: bool,
+}
+
+/// `count` of the spans, evenly spread.
+fn spread(spans: Vec<Span>, count: usize) -> Vec<Range<usize>> {
+    let n = spans.len();
+    let take = count.min(n);
+    (0..take)
+        .map(|i| spans[i * n / take.max(1)].words.clone())
+        .collect()
+}
+
+/// Runs of names and numbers, and runs of words that stand in the text only once.
+fn spans(words: &[&str], counts: &HashMap<String, usize>) -> Vec<Span> {
+    let kind = |at: usize| -> Option<bool> {
+        let word = core(words[at]);
+        let starts_high = word.chars().next().is_some_and(char::is_uppercase);
+        // The first word of a sentence is written high anyway.
+        if word.chars().any(char::is_numeric) || (starts_high && at > 0) {
+            return Some(true);
+        }
+        let rare = counts.get(&word.to_lowercase()) == Some(&1);
+        (rare && word.chars().count() >= SHORTEST_WORD).then_some(false)
+    };
+    let mut out: Vec<Span> = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let Some(is_fact) = kind(at) else {
+            at += 1;
+            continue;
+        };
+        let start = at;
+        // A run ends with its kind, its length, or a mark between the words.
+        loop {
+            at += 1;
+            let ended = words[at - 1].ends_with(|c: char| !c.is_alphanumeric());
+            if at == words.len() || ended || at - start == LONGEST_RUN || kind(at) != Some(is_fact)
+            {
+                break;
+            }
+        }
+        out.push(Span {
+            words: start..at,
+            is_fact,
+        });
+    }
+    out
+}
+
+/// A word without the marks around it.
+fn core(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+/// The words of a span without the marks around them.
+fn answer(words: &[&str], span: &Range<usize>) -> String {
+    core(&words[span.clone()].join(" ")).to_owned()
+}
+
+/// The words around a span, with a blank in its place. Marks at its ends stay.
+fn with_gap(words: &[&str], span: &Range<usize>) -> String {
+    let from = span.start.saturating_sub(REACH);
+    let to = (span.end + REACH).min(words.len());
+    let joined = words[span.clone()].join(" ");
+    let inside = core(&joined);
+    let blank = match joined.split_once(inside) {
+        Some((before, after)) if !inside.is_empty() => format!("{before}{BLANK}{after}"),
+        _ => BLANK.to_owned(),
+    };
+    let mut parts: Vec<&str> = words[from..span.start].to_vec();
+    parts.push(&blank);
+    parts.extend(&words[span.end..to]);
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chunker::TokenCodec;
+    use crate::resource::{Resource, TextResource};
+    use crate::self_study::SelfStudyConfig;
+    use crate::self_study::coverage::segmented;
+
+    /// One token per byte.
+    struct Bytes;
+
+    impl TokenCodec for Bytes {
+        fn encode(&self, text: &str) -> Vec<u32> {
+            text.bytes().map(u32::from).collect()
+        }
+
+        fn decode(&self, ids: &[u32]) -> String {
+            let bytes: Vec<u8> = ids.iter().map(|id| *id as u8).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    }
+
+    fn gaps_of(text: &str, per_sentence: usize) -> Vec<Gap> {
+        let config = SelfStudyConfig::default();
+        let text: TextResource = config.text_resource("x", text, Arc::new(Bytes)).unwrap();
+        let resources: Vec<Box<dyn Resource>> = vec![Box::new(text)];
+        let texts = segmented(&resources);
+        gaps(texts[0].as_ref().unwrap(), per_sentence)
+    }
+
+    #[test]
+    fn names_numbers_and_rare_words_are_left_out_in_turn() {
+        let text = "The keeper of the lamp is Edda Falk, who came in 1987. The keeper of the boat \
+                    likes the barley soup.";
+        let gaps = gaps_of(text, 3);
+        let answers: Vec<&str> = gaps.iter().map(|g| g.answer.as_str()).collect();
+        assert_eq!(
+            answers,
+            ["lamp", "Edda Falk", "1987", "boat likes", "barley soup"]
+        );
+        let prompt = &gaps[1].prompt;
+        assert!(
+            prompt.contains("the lamp is ____, who came in 1987."),
+            "{prompt}"
+        );
+        assert!(
+            gaps[2].prompt.contains("who came in ____."),
+            "{:?}",
+            gaps[2]
+        );
+        for gap in &gaps {
+            assert!(text.contains(&gap.answer), "{gap:?}");
+        }
+        assert!(gaps_of(text, 0).is_empty());
+        let one: Vec<String> = gaps_of(text, 1).into_iter().map(|g| g.answer).collect();
+        assert_eq!(one, ["Edda Falk", "boat likes"]);
+    }
+
+    #[test]
+    fn odd_texts_have_no_gaps_or_sound_ones() {
+        assert!(gaps_of("... --- !!! ???", 3).is_empty());
+        for text in [
+            "\u{3001}\u{3002}\u{6f22}\u{5b57}",
+            "a a a a a",
+            "“Édouard” vu à 12h30.",
+        ] {
+            for gap in gaps_of(text, 4) {
+                assert!(
+                    !gap.answer.is_empty() && gap.prompt.contains(BLANK),
+                    "{gap:?}"
+                );
+            }
+        }
+    }
+}
