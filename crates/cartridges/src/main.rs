@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
-use cartridges::commands::{chat, doctor, inspect, logits, serve, synthesize, train};
+use cartridges::commands::{bench, chat, doctor, inspect, logits, serve, synthesize, train};
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -45,6 +45,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
+    Bench(Box<bench::BenchArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Logits(Box<logits::LogitsArgs>),
     Doctor(Box<doctor::DoctorArgs>),
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(*args, runtime),
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
+        Command::Bench(args) => bench::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),
         Command::Logits(args) => logits::run(*args, runtime),
         Command::Doctor(args) => doctor::run(*args, runtime),

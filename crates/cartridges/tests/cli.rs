@@ -11,12 +11,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "quickstart",
     "synthesize",
     "train",
     "chat",
     "serve",
+    "bench",
     "inspect",
     "logits",
     "doctor",

@@ -1,8 +1,8 @@
 //! Gaps to fill: sentences of the text with a name, a number or a rare word left out.
 //!
 //! A small model asks muddled questions about a text, and each leaves most of its facts untouched.
-//! Here every answer is given by the text, so every fact is asked for, and only the teacher's
-//! distribution over the answer has to be computed.
+//! Here every answer is given by the text, so every fact is asked for and every answer is right, and
+//! nothing has to be generated.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -392,23 +392,17 @@ fn brief_request(config: &SelfStudyConfig, task: &Task) -> Option<&'static str> 
     (asks && spread < config.brief_share).then(|| BRIEF[task.index % BRIEF.len()])
 }
 
-/// A gap's answer is kept if the model finds each of its tokens at least this likely. Otherwise its
-/// distribution would teach something else.
-const LEAST_LIKELY: f32 = 0.2;
-
-/// Whether a token of a given answer is not among those that the model would say.
-fn is_missed(dense: &DenseTopLogprobs, token_ids: &[u32]) -> bool {
-    let rows = dense
-        .token_ids
-        .chunks(dense.k.max(1))
-        .zip(dense.logprobs.chunks(dense.k.max(1)));
-    token_ids.iter().zip(rows).any(|(wanted, (ids, logprobs))| {
-        let found = ids.iter().position(|id| id == wanted);
-        found.is_none_or(|at| logprobs[at] < LEAST_LIKELY.ln())
-    })
+/// The distribution of an answer without doubt.
+fn certain(token_ids: &[u32]) -> DenseTopLogprobs {
+    DenseTopLogprobs {
+        k: 1,
+        token_ids: token_ids.to_vec(),
+        logprobs: vec![0.0; token_ids.len()],
+    }
 }
 
-/// The given answers, verbatim pieces and gaps: the teacher's distribution along the given answers.
+/// The given answers. A gap has one right answer, so that is its distribution; for the verbatim
+/// pieces it is the teacher's distribution along the given answers.
 fn score<'a>(
     config: &SelfStudyConfig,
     tasks: impl Iterator<Item = (&'a PlannedBatch, &'a Task)>,
@@ -426,6 +420,10 @@ fn score<'a>(
         else {
             continue;
         };
+        pieces.push((batch, task, *kind, text, token_ids));
+        if *kind == ConversationKind::Gap {
+            continue;
+        }
         requests.push(ScoreRequest {
             messages: vec![
                 ChatMessage::new(Role::System, &batch.system_prompt),
@@ -434,29 +432,23 @@ fn score<'a>(
             continuation_ids: token_ids.clone(),
             top_logprobs: config.num_top_logprobs,
         });
-        pieces.push((batch, task, *kind, text, token_ids));
     }
-    let scores = if requests.is_empty() || config.num_top_logprobs == 0 {
-        pieces.iter().map(|_| None).collect()
+    let with_distribution = config.num_top_logprobs > 0;
+    let scores = if requests.is_empty() || !with_distribution {
+        Vec::new()
     } else {
         let scores = client.score(&requests)?;
         check_scores(&requests, &scores)?;
-        scores.into_iter().map(Some).collect::<Vec<_>>()
+        scores
     };
-    for ((batch, task, kind, text, token_ids), dense) in pieces.into_iter().zip(scores) {
+    let mut scores = scores.into_iter();
+    for (batch, task, kind, text, token_ids) in pieces {
+        let dense = match kind {
+            ConversationKind::Gap => with_distribution.then(|| certain(token_ids)),
+            _ => scores.next(),
+        };
         if dense.is_some() {
             outcome.counts.scored_tokens += token_ids.len() as u64;
-        }
-        if kind == ConversationKind::Gap
-            && dense
-                .as_ref()
-                .is_some_and(|dense| is_missed(dense, token_ids))
-        {
-            outcome.dropped.push(Dropped {
-                task: task.index,
-                cause: "gap that the model does not fill".to_owned(),
-            });
-            continue;
         }
         let top_logprobs = match dense {
             Some(dense) => Some(dense.flatten(config.min_prob_mass)?),

@@ -102,7 +102,7 @@ impl RecipeArgs {
 fn full_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
-            num_conversations: 96,
+            num_conversations: 64,
             batch_size: 32,
             batches_in_parallel: 2,
             max_completion_tokens_a: 64,
@@ -121,7 +121,7 @@ fn full_recipe() -> Recipe {
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {
-            steps: 120,
+            steps: 130,
             packed_seq_length: 512,
             recompute: Recompute::Nothing,
             verbatim_weight: 2.0,

@@ -463,3 +463,38 @@ fn it_finishes_what_runs_when_asked_to_end_and_answers_the_same_after_a_kill() {
     let third = start(home, &[]);
     assert_eq!(third.post("/v1/chat/completions", &body).text(), wanted);
 }
+
+#[test]
+fn bench_serve_measures_all_ways() {
+    let home = place();
+    let model = home.path().join("model");
+    let args = [
+        "bench",
+        "serve",
+        "--model",
+        text(&model),
+        "--json",
+        "--requests",
+        "3",
+    ];
+    let sizes = [
+        "--cartridge-tokens",
+        "20",
+        "--document-tokens",
+        "60",
+        "--new-tokens",
+        "5",
+    ];
+    let json: Value = serde_json::from_str(&works(&[&args[..], &sizes].concat())).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let seconds = row["seconds"].as_f64().unwrap();
+        let rate = row["tokens_per_second"].as_f64().unwrap();
+        assert!((rate * seconds - 15.0).abs() < 1e-6, "{row}");
+    }
+    fails(
+        &["bench", "serve", "--model", text(&model), "--requests", "0"],
+        &["--requests"],
+    );
+}
