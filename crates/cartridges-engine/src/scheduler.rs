@@ -29,13 +29,6 @@ pub struct Schedule {
     pub preemptions: u64,
 }
 
-/// Whether a waiting request could begin.
-enum Opening {
-    Open(Sequence),
-    /// There will be room, or a prefix, when others are further.
-    Later,
-}
-
 impl Engine {
     /// Takes a request in; [`Engine::step`] works on it.
     ///
@@ -114,8 +107,8 @@ impl Engine {
             };
             let opening = self.prepare(next.request.cartridges.clone(), next.tokens());
             let opened = match opening {
-                Ok(Opening::Later) => return,
-                Ok(Opening::Open(sequence)) => Ok(sequence),
+                Ok(None) => return,
+                Ok(Some(sequence)) => Ok(sequence),
                 Err(error) => Err(error),
             };
             let schedule = &mut self.schedule;
@@ -144,11 +137,12 @@ impl Engine {
         }
     }
 
+    /// A place for a request; none yet if there will be room, or a prefix, when others are further.
     fn prepare(
         &mut self,
         cartridges: Vec<CartridgeHandle>,
         tokens: Vec<u32>,
-    ) -> Result<Opening, RequestError> {
+    ) -> Result<Option<Sequence>, RequestError> {
         let (root, ranges) = self.before(&cartridges)?;
         let matched = self.memory.tree.lookup(&root, &tokens);
         // Somebody may be computing more of this very beginning right now.
@@ -160,22 +154,20 @@ impl Engine {
         });
         if expected.max().unwrap_or(0) > matched.tokens {
             self.memory.unpin(matched);
-            return Ok(Opening::Later);
+            return Ok(None);
         }
         let needed = blocks_for(tokens.len() + 1 - matched.tokens);
         match self
             .memory
             .take_after(matched.blocks.last().copied(), needed)
         {
-            Some(own) => Ok(Opening::Open(Sequence::new(
-                root, ranges, matched, own, tokens,
-            ))),
+            Some(own) => Ok(Some(Sequence::new(root, ranges, matched, own, tokens))),
             None => {
                 self.memory.unpin(matched);
                 if self.schedule.running.is_empty() {
                     return Err(self.too_small(tokens.len() + 1));
                 }
-                Ok(Opening::Later)
+                Ok(None)
             }
         }
     }

@@ -102,7 +102,7 @@ impl RecipeArgs {
 fn full_recipe() -> Recipe {
     Recipe {
         study: SelfStudyConfig {
-            num_conversations: 64,
+            num_conversations: 56,
             batch_size: 32,
             batches_in_parallel: 2,
             max_completion_tokens_a: 64,
@@ -117,7 +117,7 @@ fn full_recipe() -> Recipe {
                 SeedType::Creative,
             ],
             verbatim_repeats: 1,
-            gaps_per_sentence: 4,
+            gaps_per_sentence: 6,
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {

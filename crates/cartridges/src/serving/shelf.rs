@@ -308,3 +308,134 @@ fn size(cartridge: &HostCartridge) -> u64 {
         .sum();
     4 * values as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use cartridges_engine::EngineOptions;
+    use cartridges_model::cartridge::{CartridgeDtype, ModelIdentity, random_vectors, save};
+    use cartridges_model::decoder::{Decoder, ModelConfig};
+    use cartridges_model::text::ChatTokenizer;
+    use cartridges_model::weights::Weights;
+    use cartridges_ops::DeviceChoice;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn model() -> Arc<LanguageModel> {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        let folder = fixtures.join("tiny-qwen2");
+        let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
+        let weights = Weights::open_folder(&folder).unwrap();
+        let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+        Arc::new(LanguageModel {
+            text: ChatTokenizer::from_folder(&fixtures.join("tokenizers/smollm2")).unwrap(),
+            identity: ModelIdentity {
+                id: "tiny-qwen2".to_owned(),
+                config_fingerprint: "0".repeat(16),
+                weights_fingerprint: "1".repeat(64),
+                tokenizer_fingerprint: "2".repeat(64),
+                num_layers: config.num_layers,
+                num_kv_heads: config.num_kv_heads,
+                head_dim: config.head_dim,
+                rope: serde_json::json!({ "theta": 1e6 }),
+            },
+            decoder: Decoder::load(config, &weights, &device, &mut |_, _| ()).unwrap(),
+        })
+    }
+
+    fn put(model: &LanguageModel, folder: &Path, slots: usize) -> u64 {
+        let cartridge = random_vectors(&model.decoder, slots, 1, slots as u64).unwrap();
+        let how = serde_json::json!({ "program": "test" });
+        save(
+            folder,
+            &cartridge,
+            &model.identity,
+            &how,
+            CartridgeDtype::F32,
+        )
+        .unwrap();
+        size(&cartridge)
+    }
+
+    fn shelf(model: &Arc<LanguageModel>, folder: &Path, budget: u64) -> Shelf {
+        let engine = EngineThread::start(model.clone(), EngineOptions::default()).unwrap();
+        Shelf::new(Some(folder), model.clone(), engine, budget).unwrap()
+    }
+
+    fn resident(shelf: &Shelf) -> Vec<String> {
+        let list = shelf.list();
+        let there = list.into_iter().filter(|info| info.resident);
+        there.map(|info| info.id).collect()
+    }
+
+    #[test]
+    fn what_is_in_use_stays_and_what_was_used_least_recently_goes() {
+        let (model, folder) = (model(), TempDir::new().unwrap());
+        let bytes = ["a", "b", "c"].map(|id| put(&model, &folder.path().join(id), 20))[0];
+        let shelf = shelf(&model, folder.path(), 2 * bytes);
+        let a = shelf.borrow("a", false).unwrap();
+        drop(shelf.borrow("b", false).unwrap());
+        // `a` is older but in use.
+        let c = shelf.borrow("c", false).unwrap();
+        assert_eq!(resident(&shelf), ["a", "c"]);
+        assert_eq!(shelf.borrow("b", false).err(), Some(JobError::Busy));
+        let handle = a.handle;
+        drop(a);
+        assert_eq!(shelf.borrow("a", false).unwrap().handle, handle);
+        drop(c);
+        drop(shelf.borrow("b", false).unwrap());
+        assert_eq!(resident(&shelf), ["a", "b"]);
+        assert_eq!(shelf.counts(), (1, 5));
+        // The engine's memory follows: two cartridges of 20 slots in blocks of 16.
+        let begin = std::time::Instant::now();
+        while shelf.0.engine.told().stats.cartridge_rows != 2 * 32 {
+            assert!(begin.elapsed().as_secs() < 20);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_cartridge_that_was_made_again_is_loaded_again() {
+        let (model, folder) = (model(), TempDir::new().unwrap());
+        put(&model, &folder.path().join("a"), 20);
+        let shelf = shelf(&model, folder.path(), 1 << 30);
+        let old = shelf.borrow("a", false).unwrap();
+        assert_eq!(shelf.borrow("a", false).unwrap().handle, old.handle);
+        assert_ne!(shelf.borrow("a", true).unwrap().handle, old.handle);
+        put(&model, &folder.path().join("a"), 30);
+        let new = shelf.borrow("a", false).unwrap();
+        assert_ne!(new.handle, old.handle);
+        // Giving the old one back does not count for the new one.
+        drop(old);
+        assert_eq!(shelf.0.state().entries["a"].loans, 1);
+    }
+
+    #[test]
+    fn what_is_too_large_damaged_or_elsewhere_is_refused() {
+        let (model, folder) = (model(), TempDir::new().unwrap());
+        let large = put(&model, &folder.path().join("shelf/large"), 40);
+        put(&model, &folder.path().join("shelf/cut"), 20);
+        put(&model, &folder.path().join("outside"), 20);
+        let inside = folder.path().join("shelf");
+        std::fs::write(inside.join("cut/cartridge.safetensors"), b"short").unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(folder.path().join("outside"), inside.join("link")).unwrap();
+        let shelf = shelf(&model, &inside, large - 1);
+        let refusal = |id: &str| shelf.borrow(id, false).err().unwrap().to_string();
+        assert!(refusal("large").contains("limit"), "{}", refusal("large"));
+        assert!(refusal("cut").contains("damaged"), "{}", refusal("cut"));
+        for id in ["link", "none", "..", ".", "", "../outside", "a/b"] {
+            assert!(refusal(id).contains("not on this server"), "{id}");
+        }
+        assert!(resident(&shelf).is_empty());
+        assert!(
+            Shelf::new(
+                Some(&inside.join("no")),
+                model.clone(),
+                shelf.0.engine.clone(),
+                1
+            )
+            .is_err()
+        );
+    }
+}
