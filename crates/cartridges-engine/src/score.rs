@@ -30,6 +30,7 @@ impl Engine {
             checked.map_err(|error| EngineError::Request { index, error })?;
         }
         self.store_common_prefixes(requests)?;
+        self.store_repeated_prompts(requests)?;
         let mut scores = Vec::with_capacity(requests.len());
         let mut from = 0;
         while from < requests.len() {
@@ -43,7 +44,7 @@ impl Engine {
                 // The last id of a continuation is predicted, never fed.
                 let fed = r.continuation.len().saturating_sub(1);
                 let tokens = [r.prompt.as_slice(), &r.continuation[..fed]].concat();
-                match self.open_now(&r.cartridges, &r.prompt, tokens) {
+                match self.open_now(&r.cartridges, &r.prompt, &tokens) {
                     Ok(sequence) => {
                         rows += sequence.unfilled();
                         opened.push(sequence);
@@ -65,7 +66,7 @@ impl Engine {
         &mut self,
         cartridges: &[CartridgeHandle],
         prompt: &[u32],
-        tokens: Vec<u32>,
+        tokens: &[u32],
     ) -> Result<Sequence, RequestError> {
         let (root, ranges) = self.before(cartridges)?;
         let matched = self.memory.tree.lookup(&root, prompt);
@@ -74,7 +75,7 @@ impl Engine {
             .memory
             .take_after(matched.blocks.last().copied(), needed)
         {
-            Some(own) => Ok(Sequence::new(root, ranges, matched, own, tokens)),
+            Some(own) => Ok(Sequence::new(root, ranges, matched, own, tokens.to_vec())),
             None => {
                 self.memory.unpin(matched);
                 Err(self.too_small(tokens.len()))
@@ -104,8 +105,8 @@ impl Engine {
             if behind.nth(1).is_none() || common == 0 {
                 continue;
             }
-            let ids = first.prompt[..common].to_vec();
-            let opened = self.open_now(cartridges, &first.prompt[..common + 1], ids);
+            let prompt = &first.prompt;
+            let opened = self.open_now(cartridges, &prompt[..common + 1], &prompt[..common]);
             let mut sequence = opened.map_err(|error| EngineError::Request { index, error })?;
             while sequence.unfilled() > 0 {
                 let count = sequence.unfilled().min(self.options.prefill_rows.max(1));
@@ -114,6 +115,69 @@ impl Engine {
             self.close(sequence);
         }
         Ok(())
+    }
+
+    /// Runs every prompt that several requests in a row continue (candidates of one question) once,
+    /// as far as it fills whole blocks.
+    fn store_repeated_prompts(&mut self, requests: &[ScoreRequest]) -> Result<(), EngineError> {
+        let same = |a: &ScoreRequest, b: &ScoreRequest| {
+            a.cartridges == b.cartridges && a.prompt == b.prompt
+        };
+        let mut opened: Vec<Sequence> = Vec::new();
+        let mut rows = 0;
+        let mut index = 0;
+        for group in requests.chunk_by(same) {
+            let first = &group[0];
+            let at = index;
+            index += group.len();
+            let whole = (first.prompt.len() - 1) / BLOCK_ROWS * BLOCK_ROWS;
+            if group.len() == 1 || whole == 0 {
+                continue;
+            }
+            let mut sequence = self.open_now(
+                &first.cartridges,
+                &first.prompt[..whole + 1],
+                &first.prompt[..whole],
+            );
+            if sequence.is_err() && !opened.is_empty() {
+                // Room comes when the others are stored, and can be taken back.
+                self.run_and_store(std::mem::take(&mut opened));
+                rows = 0;
+                sequence = self.open_now(
+                    &first.cartridges,
+                    &first.prompt[..whole + 1],
+                    &first.prompt[..whole],
+                );
+            }
+            let sequence = sequence.map_err(|error| EngineError::Request { index: at, error })?;
+            rows += sequence.unfilled();
+            opened.push(sequence);
+            if rows >= self.options.prefill_rows {
+                self.run_and_store(std::mem::take(&mut opened));
+                rows = 0;
+            }
+        }
+        self.run_and_store(opened);
+        Ok(())
+    }
+
+    /// Runs sequences that only others will read.
+    fn run_and_store(&mut self, mut sequences: Vec<Sequence>) {
+        let mut work: Vec<_> = sequences
+            .iter_mut()
+            .map(|sequence| {
+                let count = sequence.unfilled();
+                (sequence, count)
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        if !work.is_empty() {
+            self.forward(&mut work);
+        }
+        drop(work);
+        for sequence in sequences {
+            self.close(sequence);
+        }
     }
 
     fn score_group(

@@ -1,5 +1,9 @@
 //! `cartridges bench`: how fast this machine is at the work of the other commands.
 
+use std::collections::HashMap;
+use std::io::Write;
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 use cartridges_engine::{Engine, EngineOptions, GenerateRequest, RequestId, StepEvent};
 use cartridges_model::cartridge::random_vectors;
@@ -7,14 +11,12 @@ use clap::{Args, Subcommand};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
-use std::collections::HashMap;
-use std::io::Write;
-use std::time::Instant;
 
 use crate::opening::{ModelArgs, RuntimeArgs};
 
 /// Measure how fast this machine is.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  cartridges bench serve --model smollm2-135m")]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,

@@ -15,7 +15,7 @@ use crate::serving::{LocalInference, ServingOptions};
 /// `cartridges` added, and that of Tokasaurus' cartridge branch.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "A cartridge is asked for by the name of its folder in --cartridge-dir:\n  \
+    after_help = "Example, with a cartridge asked for by the name of its folder:\n  \
 cartridges serve --cartridge-dir quickstart\n  curl http://127.0.0.1:10210/v1/chat/completions -H \
 'Content-Type: application/json' -d '{\"model\": \"default\", \"max_tokens\": 64, \"cartridges\": \
 [{\"id\": \"cartridge\", \"source\": \"local\"}], \"messages\": [{\"role\": \"user\", \"content\": \

@@ -35,6 +35,16 @@ const ENGINE: EngineOptions = EngineOptions {
     max_queue: usize::MAX,
 };
 
+/// A cartridge that is to be made.
+struct Wanted {
+    name: &'static str,
+    slots: Option<usize>,
+    ratio: f64,
+    steps: usize,
+    /// Whether it is also measured as it is before training.
+    measure_start: bool,
+}
+
 /// Everything the stages share.
 struct Job<'a> {
     model: Arc<LanguageModel>,
@@ -90,18 +100,24 @@ impl Job<'_> {
 
         let slots = self.recipe.slots;
         let (folder, steps) = (self.out.join("cartridge"), self.recipe.train.steps);
-        self.cartridge(
-            "cartridge",
+        let main = Wanted {
+            name: "cartridge",
             slots,
-            self.recipe.ratio,
+            ratio: self.recipe.ratio,
             steps,
-            &conversations,
-            &folder,
-        )?;
+            measure_start: true,
+        };
+        self.cartridge(&main, &conversations, &folder)?;
         if self.recipe.tenth_steps > 0 {
-            let tenth = self.out.join("cartridge-tenth");
-            let steps = self.recipe.tenth_steps;
-            self.cartridge("tenth", None, 0.1, steps, &conversations, &tenth)?;
+            let tenth = Wanted {
+                name: "tenth",
+                slots: None,
+                ratio: 0.1,
+                steps: self.recipe.tenth_steps,
+                measure_start: false,
+            };
+            let folder = self.out.join("cartridge-tenth");
+            self.cartridge(&tenth, &conversations, &folder)?;
         }
         Ok(folder)
     }
@@ -132,18 +148,16 @@ impl Job<'_> {
     /// Starts, measures, trains, measures and saves one cartridge.
     fn cartridge(
         &mut self,
-        name: &str,
-        slots: Option<usize>,
-        ratio: f64,
-        steps: usize,
+        wanted: &Wanted,
         conversations: &[Conversation],
         folder: &Path,
     ) -> Result<()> {
+        let (name, steps) = (wanted.name, wanted.steps);
         let begin = Instant::now();
         let args = StartArgs {
             init: Init::Matching,
-            slots,
-            ratio,
+            slots: wanted.slots,
+            ratio: wanted.ratio,
             frozen: 1,
             init_text: None,
             init_cartridge: None,
@@ -162,10 +176,10 @@ impl Job<'_> {
             "matched  {count} slots for {} tokens · {seconds:.0} s",
             self.document_tokens
         );
-        self.measure_cartridge(
-            &format!("{name} of {count} before training"),
-            &begun.cartridge,
-        )?;
+        if wanted.measure_start {
+            let name = format!("{name} of {count} before training");
+            self.measure_cartridge(&name, &begun.cartridge)?;
+        }
 
         let begin = Instant::now();
         let config = TrainConfig {
