@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
 use cartridges_model::cartridge::HostCartridge;
 use sha2::{Digest, Sha256};
 
@@ -96,14 +95,9 @@ impl Engine {
             .filter_map(|index| row_at(&blocks, index))
             .collect();
         let device = self.model.decoder.device().clone();
-        let shape = [cartridge.kv_heads, slots, cartridge.head_dim];
-        let upload = |values: &[f32]| {
-            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), &device)
-                .permute([1, 0, 2])
-        };
-        for (layer, tensors) in cartridge.layers.iter().enumerate() {
-            self.memory
-                .write(layer, &at, upload(&tensors.key), upload(&tensors.value));
+        for (index, layer) in cartridge.layers.iter().enumerate() {
+            let (keys, values) = cartridge.layer_tensors(layer, &device);
+            self.memory.write(index, &at, keys, values);
         }
         let cartridges = &mut self.cartridges;
         cartridges.next_handle += 1;

@@ -1,8 +1,8 @@
 //! Loss and gradient of one packed row.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use cartridges_model::cartridge::Cartridge;
-use cartridges_model::decoder::{Decoder, KvSource, Packed};
+use cartridges_model::cartridge::{Behind, Cartridge};
+use cartridges_model::decoder::{Decoder, Packed};
 use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
 
 use crate::config::Recompute;
@@ -15,21 +15,6 @@ pub struct Gradient {
     pub loss: f64,
     /// Gradient of `loss`, in the order of [`Cartridge::trainable`].
     pub tensors: Vec<Tensor<3>>,
-}
-
-/// Keys and values of a cartridge in front of a packed row.
-struct Behind {
-    layers: Vec<(Tensor<3>, Tensor<3>)>,
-}
-
-impl KvSource for Behind {
-    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let (keys, values) = &self.layers[layer];
-        (
-            Tensor::cat(vec![keys.clone(), k], 0),
-            Tensor::cat(vec![values.clone(), v], 0),
-        )
-    }
 }
 
 /// What a row needs besides the weights.
@@ -104,7 +89,7 @@ pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f6
     let layers = (0..cartridge.num_layers())
         .map(|l| cartridge.layer(l))
         .collect();
-    let hidden = decoder.hidden(plan.batch(), &mut Behind { layers });
+    let hidden = decoder.hidden(plan.batch(), &mut Behind(layers));
     let normed = decoder.final_norm(hidden.select(0, plan.predicting.clone()));
     topk_cross_entropy(normed, decoder.head(), &plan.targets).0
 }
@@ -130,7 +115,7 @@ fn one_graph(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
     let layers = (0..count)
         .map(|l| cartridge.layer_with(l, tracked[l].clone(), tracked[count + l].clone()))
         .collect();
-    let hidden = plan.decoder.hidden(plan.batch(), &mut Behind { layers });
+    let hidden = plan.decoder.hidden(plan.batch(), &mut Behind(layers));
     let (loss, objective) = plan.loss(hidden);
     let mut gradients = objective.backward();
     let tensors = tracked

@@ -1,5 +1,7 @@
 //! A cartridge in plain memory: what files are read into and written from.
 
+use burn::tensor::{Device, Tensor, TensorData};
+
 use super::dtype::CartridgeDtype;
 use super::error::{CartridgeError, Part};
 
@@ -110,6 +112,22 @@ impl HostCartridge {
             }
         }
         Ok(())
+    }
+
+    /// Keys and values of one layer on a device, `[slots, kv_heads, head_dim]`.
+    pub fn layer_tensors(&self, layer: &HostLayer, device: &Device) -> (Tensor<3>, Tensor<3>) {
+        let shape = [self.kv_heads, self.slots, self.head_dim];
+        let upload = |values: &[f32]| {
+            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), device)
+                .permute([1, 0, 2])
+        };
+        (upload(&layer.key), upload(&layer.value))
+    }
+
+    /// Those of all layers, in order.
+    pub fn tensors(&self, device: &Device) -> Vec<(Tensor<3>, Tensor<3>)> {
+        let layers = self.layers.iter();
+        layers.map(|l| self.layer_tensors(l, device)).collect()
     }
 
     /// Elements of one tensor: `kv_heads * slots * head_dim`.

@@ -320,10 +320,8 @@ fn read(tensor: &Tensor<3>) -> Result<Vec<f32>, CartridgeError> {
 mod tests {
     use std::path::Path;
 
-    use burn::tensor::TensorData;
-
     use super::*;
-    use crate::cartridge::first_tokens;
+    use crate::cartridge::{Behind, first_tokens};
     use crate::decoder::{ModelConfig, NoPast};
     use crate::weights::Weights;
 
@@ -358,26 +356,6 @@ mod tests {
 
     /// Hidden states of `ids` behind a cartridge.
     fn behind_cartridge(decoder: &Decoder, cartridge: &HostCartridge, ids: &[u32]) -> Vec<f32> {
-        struct Past<'a>(&'a Decoder, &'a HostCartridge);
-        impl KvSource for Past<'_> {
-            fn extend(
-                &mut self,
-                layer: usize,
-                k: Tensor<3>,
-                v: Tensor<3>,
-            ) -> (Tensor<3>, Tensor<3>) {
-                let shape = [self.1.kv_heads, self.1.slots, self.1.head_dim];
-                let past = |x: &[f32]| {
-                    Tensor::<3>::from_data(TensorData::new(x.to_vec(), shape), self.0.device())
-                        .permute([1, 0, 2])
-                };
-                let layer = &self.1.layers[layer];
-                (
-                    Tensor::cat(vec![past(&layer.key), k], 0),
-                    Tensor::cat(vec![past(&layer.value), v], 0),
-                )
-            }
-        }
         let positions: Vec<u32> = (0..ids.len())
             .map(|i| (cartridge.slots + i) as u32)
             .collect();
@@ -386,7 +364,7 @@ mod tests {
             positions: &positions,
             layout: &AttentionLayout::packed(cartridge.slots, &[ids.len()]),
         };
-        let hidden = decoder.hidden(batch, &mut Past(decoder, cartridge));
+        let hidden = decoder.hidden(batch, &mut Behind(cartridge.tensors(decoder.device())));
         hidden.into_data().try_to_vec::<f32>().unwrap()
     }
 

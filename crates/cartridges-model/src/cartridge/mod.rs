@@ -1,5 +1,6 @@
 //! Cartridges: the module, ways to start one, and the files they live in.
 
+mod behind;
 mod dtype;
 mod error;
 mod format;
@@ -11,9 +12,10 @@ pub mod matching;
 mod module;
 pub mod torch;
 
+pub use behind::Behind;
 pub use dtype::CartridgeDtype;
 pub use error::CartridgeError;
-pub use format::{load, load_manifest, save};
+pub use format::{MANIFEST_FILE, TENSOR_FILE, load, load_manifest, save};
 pub use host::{HostCartridge, HostLayer};
 pub use init::{compose, first_tokens, from_kv, random_vectors, truncate_chat_ids};
 pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};

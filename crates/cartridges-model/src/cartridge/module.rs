@@ -1,7 +1,7 @@
 //! The cartridge as a Burn module.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use super::error::CartridgeError;
 use super::host::{HostCartridge, HostLayer};
@@ -22,27 +22,26 @@ pub struct Cartridge {
 impl Cartridge {
     /// Puts a cartridge on a device.
     pub fn from_host(host: &HostCartridge, device: &Device) -> Self {
-        let part = |values: &[f32], from: usize, to: usize| {
-            let shape = [host.kv_heads, host.slots, host.head_dim];
-            Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), device)
-                .permute([1, 0, 2])
-                .narrow(0, from, to - from)
+        let (frozen, slots) = (host.frozen, host.slots);
+        let part = |x: &Tensor<3>, from: usize, to: usize| x.clone().narrow(0, from, to - from);
+        let mut made = Self {
+            frozen_keys: Vec::new(),
+            frozen_values: Vec::new(),
+            keys: Vec::with_capacity(host.layers.len()),
+            values: Vec::with_capacity(host.layers.len()),
         };
-        let frozen = |values: &[f32]| part(values, 0, host.frozen);
-        let trainable = |values: &[f32]| Param::from_tensor(part(values, host.frozen, host.slots));
-        let layers = &host.layers;
-        // A narrow of zero rows is not a tensor on every backend.
-        let frozen_layers = if host.frozen > 0 {
-            layers.as_slice()
-        } else {
-            &[]
-        };
-        Self {
-            frozen_keys: frozen_layers.iter().map(|l| frozen(&l.key)).collect(),
-            frozen_values: frozen_layers.iter().map(|l| frozen(&l.value)).collect(),
-            keys: layers.iter().map(|l| trainable(&l.key)).collect(),
-            values: layers.iter().map(|l| trainable(&l.value)).collect(),
+        for (key, value) in host.tensors(device) {
+            // A narrow of zero rows is not a tensor on every backend.
+            if frozen > 0 {
+                made.frozen_keys.push(part(&key, 0, frozen));
+                made.frozen_values.push(part(&value, 0, frozen));
+            }
+            made.keys
+                .push(Param::from_tensor(part(&key, frozen, slots)));
+            made.values
+                .push(Param::from_tensor(part(&value, frozen, slots)));
         }
+        made
     }
 
     /// Copies the cartridge into plain memory and checks it.

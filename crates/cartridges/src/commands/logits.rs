@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use cartridges_model::atomic_file::write_atomic;
-use cartridges_model::cartridge::{HostCartridge, compose, load, torch::read_pt};
-use cartridges_model::decoder::{Decoder, KvSource, ModelConfig, Packed};
+use cartridges_model::cartridge::{Behind, HostCartridge, compose, load, torch::read_pt};
+use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
 use cartridges_model::hub::{ModelFiles, ModelRef, ResolveOptions, resolve};
 use cartridges_model::weights::Weights;
 use cartridges_ops::AttentionLayout;
@@ -73,20 +73,20 @@ pub fn run(args: LogitsArgs, runtime: &RuntimeArgs) -> Result<()> {
     for (path, host) in args.cartridges.iter().zip(&hosts) {
         check_shape(host, config).with_context(|| format!("cartridge {}", path.display()))?;
     }
-    let mut prefix = Prefix::new(&hosts, &runtime.device)?;
-    let needed = prefix.slots.saturating_add(ids.len());
+    let (mut prefix, slots) = prefix(&hosts, &runtime.device)?;
+    let needed = slots.saturating_add(ids.len());
     if needed > config.max_position_embeddings {
         bail!(
             "{} slots and {} tokens make {needed} positions, the model has {}",
-            prefix.slots,
+            slots,
             ids.len(),
             config.max_position_embeddings
         );
     }
 
-    let first = u32::try_from(prefix.slots).context("too many slots")?;
+    let first = u32::try_from(slots).context("too many slots")?;
     let positions: Vec<u32> = (first..).take(ids.len()).collect();
-    let layout = AttentionLayout::packed(prefix.slots, &[ids.len()]);
+    let layout = AttentionLayout::packed(slots, &[ids.len()]);
     let batch = Packed {
         ids: &ids,
         positions: &positions,
@@ -201,47 +201,13 @@ fn find(args: &ModelArgs) -> Result<ModelFiles> {
     Ok(resolve(&ModelRef::parse(&args.model)?, &options)?)
 }
 
-/// Keys and values of the cartridges, before those of the tokens.
-struct Prefix {
-    slots: usize,
-    /// Per layer, `[slots, kv_heads, head_dim]`; empty without cartridges.
-    layers: Vec<(Tensor<3>, Tensor<3>)>,
-}
-
-impl Prefix {
-    fn new(hosts: &[HostCartridge], device: &Device) -> Result<Self> {
-        if hosts.is_empty() {
-            return Ok(Self {
-                slots: 0,
-                layers: Vec::new(),
-            });
-        }
-        let all = compose(&hosts.iter().collect::<Vec<_>>())?;
-        let shape = [all.kv_heads, all.slots, all.head_dim];
-        let upload = |values: Vec<f32>| {
-            Tensor::<3>::from_data(TensorData::new(values, shape), device).permute([1, 0, 2])
-        };
-        Ok(Self {
-            slots: all.slots,
-            layers: all
-                .layers
-                .into_iter()
-                .map(|l| (upload(l.key), upload(l.value)))
-                .collect(),
-        })
+/// Keys and values of the cartridges, before those of the tokens, and how many slots that is.
+fn prefix(hosts: &[HostCartridge], device: &Device) -> Result<(Behind, usize)> {
+    if hosts.is_empty() {
+        return Ok((Behind::default(), 0));
     }
-}
-
-impl KvSource for Prefix {
-    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        match self.layers.get(layer) {
-            None => (k, v),
-            Some((keys, values)) => (
-                Tensor::cat(vec![keys.clone(), k], 0),
-                Tensor::cat(vec![values.clone(), v], 0),
-            ),
-        }
-    }
+    let all = compose(&hosts.iter().collect::<Vec<_>>())?;
+    Ok((Behind(all.tensors(device)), all.slots))
 }
 
 /// Writes the logits of `normed [n, hidden]` piece by piece; gives the last row.
