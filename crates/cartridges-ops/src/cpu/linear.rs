@@ -3,16 +3,18 @@
 //! With few rows the work is reading the weights once; a blocked GEMM packs them first and
 //! runs small products on one thread, which costs several times as much.
 
+use std::array;
+
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{LANES, vectorize};
 use super::slices::{all_f32, contiguous, dims, tensor, values};
 use crate::portable;
 
 /// From this many input rows on, the blocked GEMM wins.
-const GEMM_ROWS: usize = 24;
+const GEMM_ROWS: usize = 192;
 /// Input rows that share one pass over a weight row.
 const ROW_BLOCK: usize = 4;
 /// Weight rows that share one pass over the input rows.
@@ -29,86 +31,100 @@ pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
     let (x, w) = (values(&x), values(&weight));
     let block = TASK.div_ceil(width * n).next_multiple_of(OUT_BLOCK);
-    // Filled as [out, n] so that tasks own contiguous parts, then turned.
-    let mut turned = vec![0f32; out_rows * n];
-    turned
-        .par_chunks_mut(block * n)
-        .zip(w.par_chunks(block * width))
-        .for_each(|(out, w)| vectorize(|| few_rows(x, w, out, n, width)));
-    if n == 1 {
-        return tensor(turned, [1, out_rows]);
-    }
     let mut out = vec![0f32; n * out_rows];
-    for (r, row) in out.chunks_exact_mut(out_rows).enumerate() {
-        for (o, value) in row.iter_mut().enumerate() {
-            *value = turned[o * n + r];
+    // Every task owns one column block: a part of each output row.
+    let mut columns: Vec<_> = w
+        .chunks(block * width)
+        .map(|w| (w, Vec::with_capacity(n)))
+        .collect();
+    for row in out.chunks_exact_mut(out_rows) {
+        for (part, (_, parts)) in row.chunks_mut(block).zip(&mut columns) {
+            parts.push(part);
         }
     }
+    columns.into_par_iter().for_each(|(w, out)| {
+        Arch::new().dispatch(FewRows { x, w, out, width });
+    });
     tensor(out, [n, out_rows])
 }
 
-/// `out[o, r] = w_o · x_r` for the weight rows in `w`.
-#[inline(always)]
-fn few_rows(x: &[f32], w: &[f32], out: &mut [f32], n: usize, width: usize) {
-    for (w, out) in w
-        .chunks(OUT_BLOCK * width)
-        .zip(out.chunks_mut(OUT_BLOCK * n))
-    {
-        let outs = w.len() / width;
-        let mut r = 0;
-        while r < n {
-            let rows = ROW_BLOCK.min(n - r);
-            let x = &x[r * width..(r + rows) * width];
-            match (outs, rows) {
-                (4, 4) => tile::<4, 4>(x, w, width, |o, i, v| out[o * n + r + i] = v),
-                (4, 1) => tile::<4, 1>(x, w, width, |o, i, v| out[o * n + r + i] = v),
-                (4, 2) => tile::<4, 2>(x, w, width, |o, i, v| out[o * n + r + i] = v),
-                (4, 3) => tile::<4, 3>(x, w, width, |o, i, v| out[o * n + r + i] = v),
-                _ => {
-                    for o in 0..outs {
-                        for i in 0..rows {
-                            tile::<1, 1>(&x[i * width..], &w[o * width..], width, |_, _, v| {
-                                out[o * n + r + i] = v;
-                            });
-                        }
-                    }
+/// `out[r][o] = w_o · x_r` for the weight rows in `w`.
+struct FewRows<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    out: Vec<&'a mut [f32]>,
+    width: usize,
+}
+
+impl WithSimd for FewRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            x,
+            w,
+            mut out,
+            width,
+        } = self;
+        for (block, w) in w.chunks(OUT_BLOCK * width).enumerate() {
+            let outs = w.len() / width;
+            for (x, out) in x.chunks(ROW_BLOCK * width).zip(out.chunks_mut(ROW_BLOCK)) {
+                let put = |o: usize, r: usize, value| out[r][block * OUT_BLOCK + o] = value;
+                match (outs, x.len() / width) {
+                    (4, 4) => tile::<S, 4, 4>(simd, x, w, width, put),
+                    (4, 3) => tile::<S, 4, 3>(simd, x, w, width, put),
+                    (4, 2) => tile::<S, 4, 2>(simd, x, w, width, put),
+                    (4, 1) => tile::<S, 4, 1>(simd, x, w, width, put),
+                    _ => single::<S>(simd, x, w, width, put),
                 }
             }
-            r += rows;
         }
     }
 }
 
 /// All products of `O` weight rows with `R` input rows, held in registers.
 #[inline(always)]
-fn tile<const O: usize, const R: usize>(
+fn tile<S: Simd, const O: usize, const R: usize>(
+    simd: S,
     x: &[f32],
     w: &[f32],
     width: usize,
     mut put: impl FnMut(usize, usize, f32),
 ) {
-    let mut acc = [[[0f32; LANES]; R]; O];
-    let full = width - width % LANES;
-    let mut at = 0;
-    while at < full {
+    let w: [_; O] = array::from_fn(|o| S::as_simd_f32s(&w[o * width..(o + 1) * width]));
+    let x: [_; R] = array::from_fn(|r| S::as_simd_f32s(&x[r * width..(r + 1) * width]));
+    let steps = w[0].0.len();
+    let w_vectors: [_; O] = array::from_fn(|o| &w[o].0[..steps]);
+    let x_vectors: [_; R] = array::from_fn(|r| &x[r].0[..steps]);
+    let mut sums = [[simd.splat_f32s(0.0); R]; O];
+    for at in 0..steps {
         for o in 0..O {
-            let w = &w[o * width + at..o * width + at + LANES];
             for r in 0..R {
-                let x = &x[r * width + at..r * width + at + LANES];
-                for i in 0..LANES {
-                    acc[o][r][i] += w[i] * x[i];
-                }
+                sums[o][r] = simd.mul_add_e_f32s(w_vectors[o][at], x_vectors[r][at], sums[o][r]);
             }
         }
-        at += LANES;
     }
     for o in 0..O {
         for r in 0..R {
-            let mut sum: f32 = acc[o][r].iter().sum();
-            for i in full..width {
-                sum += w[o * width + i] * x[r * width + i];
-            }
-            put(o, r, sum);
+            let tail: f32 = w[o].1.iter().zip(x[r].1).map(|(w, x)| w * x).sum();
+            put(o, r, simd.reduce_sum_f32s(sums[o][r]) + tail);
+        }
+    }
+}
+
+/// The same, one product at a time, for what does not fill a tile.
+#[inline(always)]
+fn single<S: Simd>(
+    simd: S,
+    x: &[f32],
+    w: &[f32],
+    width: usize,
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    for (o, w) in w.chunks_exact(width).enumerate() {
+        for (r, x) in x.chunks_exact(width).enumerate() {
+            tile::<S, 1, 1>(simd, x, w, width, |_, _, value| put(o, r, value));
         }
     }
 }
