@@ -56,6 +56,8 @@ pub struct Load {
     pub running: usize,
     /// Key-value rows in use.
     pub kv_rows_used: usize,
+    /// Key-value rows of cartridges and stored prompts, which stay when nothing runs.
+    pub kv_rows_kept: usize,
     /// Key-value rows there are.
     pub kv_rows_total: usize,
     /// Tokens generated so far.

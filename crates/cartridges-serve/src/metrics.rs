@@ -27,7 +27,7 @@ const TOKENS_PER_SECOND: &str = "cartridges_tokens_per_second";
 
 type Count = fn(&Load) -> u64;
 
-const GAUGES: [(&str, &str, Count); 4] = [
+const GAUGES: [(&str, &str, Count); 5] = [
     ("cartridges_jobs_queued", "Jobs that wait", |load| {
         load.queued as u64
     }),
@@ -37,6 +37,11 @@ const GAUGES: [(&str, &str, Count); 4] = [
     ("cartridges_kv_rows_used", "Key-value rows in use", |load| {
         load.kv_rows_used as u64
     }),
+    (
+        "cartridges_kv_rows_kept",
+        "Key-value rows of cartridges and stored prompts",
+        |load| load.kv_rows_kept as u64,
+    ),
     (
         "cartridges_kv_rows_total",
         "Key-value rows there are",

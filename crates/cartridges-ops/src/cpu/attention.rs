@@ -4,13 +4,18 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::blocks::{Heads, Job, TILE_KEYS, Task, jobs, tasks};
+use super::blocks::{Heads, Job, TILE_KEYS, Task, jobs, matrix, tasks};
 use super::simd::{self, vectorize};
 use super::slices::{all_f32, contiguous, dims, tensor, values};
+use super::tiles::{self, Rows};
 use crate::layout::AttentionLayout;
 use crate::portable;
+
+/// Up to this many rows (queries × grouped heads) a job goes without the library's packed products.
+const FEW_ROWS: usize = 8;
 
 pub fn attention_forward(
     q: FlexTensor,
@@ -68,7 +73,17 @@ fn forward_block(
             let width = TILE_KEYS.min(job.len - tile);
             let scores = &mut scores[..(to - from) * width];
             let keys = shape.keys(k, task.kv_head, job.start + tile, width);
-            product(scores, &q[from * d..to * d], keys, d);
+            let queries = Rows::packed(&q[from * d..to * d], d);
+            let few = queries.len <= FEW_ROWS;
+            if few {
+                Arch::new().dispatch(FewScores {
+                    scores,
+                    queries,
+                    keys,
+                });
+            } else {
+                product(scores, queries, keys);
+            }
             vectorize(|| {
                 softmax_tile(
                     scores,
@@ -83,14 +98,23 @@ fn forward_block(
                 )
             });
             let values = shape.keys(v, task.kv_head, job.start + tile, width);
-            matmul(
-                MatMut::from_row_major_slice_mut(&mut out[from * d..to * d], to - from, d),
-                Accum::Add,
-                MatRef::from_row_major_slice(scores, to - from, width),
-                values,
-                1.0,
-                Par::Seq,
-            );
+            let out = &mut out[from * d..to * d];
+            if few {
+                Arch::new().dispatch(FewSums {
+                    weights: Rows::packed(scores, width),
+                    values,
+                    out,
+                });
+            } else {
+                matmul(
+                    MatMut::from_row_major_slice_mut(out, to - from, d),
+                    Accum::Add,
+                    MatRef::from_row_major_slice(scores, to - from, width),
+                    matrix(values),
+                    1.0,
+                    Par::Seq,
+                );
+            }
         }
     }
     vectorize(|| {
@@ -106,17 +130,58 @@ fn forward_block(
     (out, max)
 }
 
-/// `scores [rows, keys] = a [rows, d] · keysᵀ`.
-pub fn product(scores: &mut [f32], a: &[f32], keys: MatRef<'_, f32>, d: usize) {
-    let rows = a.len() / d;
+/// `scores [rows, keys] = queries · keysᵀ`.
+pub fn product(scores: &mut [f32], queries: Rows<'_>, keys: Rows<'_>) {
     matmul(
-        MatMut::from_row_major_slice_mut(scores, rows, keys.nrows()),
+        MatMut::from_row_major_slice_mut(scores, queries.len, keys.len),
         Accum::Replace,
-        MatRef::from_row_major_slice(a, rows, d),
-        keys.transpose(),
+        matrix(queries),
+        matrix(keys).transpose(),
         1.0,
         Par::Seq,
     );
+}
+
+/// [`product`] for few queries, where packing them costs more than the products.
+struct FewScores<'a> {
+    scores: &'a mut [f32],
+    queries: Rows<'a>,
+    keys: Rows<'a>,
+}
+
+impl WithSimd for FewScores<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let width = self.keys.len;
+        for (key, keys) in self.keys.parts(tiles::COLUMNS) {
+            for (row, queries) in self.queries.parts(tiles::ROWS) {
+                tiles::products_of(simd, keys, queries, &[], |o, r, value| {
+                    self.scores[(row + r) * width + key + o] = value;
+                });
+            }
+        }
+    }
+}
+
+/// `out [rows, d] += weights [rows, keys] · values` for few rows.
+struct FewSums<'a> {
+    weights: Rows<'a>,
+    values: Rows<'a>,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for FewSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let parts = self.out.chunks_mut(tiles::ROWS * self.values.width);
+        for ((_, weights), out) in self.weights.parts(tiles::ROWS).zip(parts) {
+            tiles::weighted_sums(simd, weights, self.values, out);
+        }
+    }
 }
 
 /// How many of the tile's keys `row` of the job sees.

@@ -7,9 +7,10 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::attention::{product, seen};
-use super::blocks::{Heads, Job, TILE_KEYS, Task, jobs, tasks};
+use super::blocks::{Heads, Job, TILE_KEYS, Task, jobs, matrix, tasks};
 use super::simd::{self, vectorize};
 use super::slices::{all_f32, contiguous, dims, tensor, values};
+use super::tiles::Rows;
 use crate::layout::AttentionLayout;
 use crate::portable;
 
@@ -117,8 +118,8 @@ fn grad_block(shape: Heads, inputs: &Inputs, layout: &AttentionLayout, task: Tas
             let (p, ds) = (&mut p[..count * width], &mut ds[..count * width]);
             let tile_keys = shape.keys(inputs.k, task.kv_head, job.start + tile, width);
             let tile_values = shape.keys(inputs.v, task.kv_head, job.start + tile, width);
-            product(p, job_q, tile_keys, d);
-            product(ds, job_grad, tile_values, d);
+            product(p, Rows::packed(job_q, d), tile_keys);
+            product(ds, Rows::packed(job_grad, d), tile_values);
             vectorize(|| {
                 let tiles = p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width));
                 for (row, (p, ds)) in tiles.enumerate() {
@@ -152,7 +153,7 @@ fn grad_block(shape: Heads, inputs: &Inputs, layout: &AttentionLayout, task: Tas
                 MatMut::from_row_major_slice_mut(&mut dq[from * d..to * d], count, d),
                 Accum::Add,
                 ds,
-                tile_keys,
+                matrix(tile_keys),
                 scale,
                 Par::Seq,
             );

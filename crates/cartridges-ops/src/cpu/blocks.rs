@@ -2,6 +2,7 @@
 
 use faer::MatRef;
 
+use super::tiles::Rows;
 use crate::layout::AttentionLayout;
 
 /// Query rows of one block: with grouped heads a few hundred rows of matrix product.
@@ -74,11 +75,12 @@ pub struct Task {
     pub kv_head: usize,
 }
 
-/// All tasks of a batch; fewer query rows per block when there are few, so that every core has some.
+/// All tasks of a batch; fewer query rows per block when there are few, so that every core has two
+/// and none waits long for another.
 pub fn tasks(num_queries: usize, kv_heads: usize) -> Vec<Task> {
-    let threads = rayon::current_num_threads();
+    let wanted = 2 * rayon::current_num_threads();
     let block = num_queries
-        .div_ceil(threads.div_ceil(kv_heads).max(1))
+        .div_ceil(wanted.div_ceil(kv_heads))
         .clamp(1, BLOCK_QUERIES);
     (0..num_queries)
         .step_by(block)
@@ -126,19 +128,23 @@ impl Heads {
         }
     }
 
-    /// The key (or value) rows `start .. start + len` of one head as a matrix `[len, dim]`.
-    pub fn keys<'a>(
-        &self,
-        pool: &'a [f32],
-        kv_head: usize,
-        start: usize,
-        len: usize,
-    ) -> MatRef<'a, f32> {
+    /// The key (or value) rows `start .. start + len` of one head.
+    pub fn keys<'a>(&self, pool: &'a [f32], kv_head: usize, start: usize, len: usize) -> Rows<'a> {
         let stride = self.kv_heads * self.dim;
         let from = start * stride + kv_head * self.dim;
         let to = from + (len - 1) * stride + self.dim;
-        MatRef::from_row_major_slice_with_stride(&pool[from..to], len, self.dim, stride)
+        Rows {
+            values: &pool[from..to],
+            len,
+            width: self.dim,
+            stride,
+        }
     }
+}
+
+/// Rows as a matrix `[len, width]`.
+pub fn matrix(rows: Rows<'_>) -> MatRef<'_, f32> {
+    MatRef::from_row_major_slice_with_stride(rows.values, rows.len, rows.width, rows.stride)
 }
 
 #[cfg(test)]

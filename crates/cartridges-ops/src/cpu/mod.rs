@@ -10,6 +10,7 @@ mod linear;
 mod rows;
 mod simd;
 mod slices;
+mod tiles;
 
 pub use attention::attention_forward;
 pub use attention_grad::attention_grad;

@@ -240,6 +240,7 @@ impl Inference for Fake {
             queued: self.queued.load(SeqCst),
             running: self.running.load(SeqCst),
             kv_rows_used: 640,
+            kv_rows_kept: 320,
             kv_rows_total: 4096,
             generated_tokens: self.generated.load(SeqCst),
             ..Load::default()

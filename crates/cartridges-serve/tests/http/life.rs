@@ -148,6 +148,7 @@ async fn measurements_and_lists_are_told() {
         "cartridges_inter_token_seconds_count 3",
         "cartridges_generated_tokens_total 4",
         "cartridges_kv_rows_used 640",
+        "cartridges_kv_rows_kept 320",
         "cartridges_tokens_per_second",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");

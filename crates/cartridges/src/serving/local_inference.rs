@@ -257,6 +257,7 @@ impl Inference for LocalInference {
             queued: told.stats.waiting + self.intake.load(Ordering::Relaxed),
             running: told.stats.running,
             kv_rows_used: told.stats.kv_rows_used,
+            kv_rows_kept: told.stats.cartridge_rows + told.stats.prefixes.stored_tokens,
             kv_rows_total: told.stats.kv_rows_limit,
             generated_tokens: told.generated_tokens,
             prompt_tokens: told.prompt_tokens,
