@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::cartridge::ModelIdentity;
-use crate::decoder::{ConfigError, Decoder, LoadError, ModelConfig};
+use crate::decoder::{ConfigError, Decoder, LoadError, ModelConfig, Precision};
 use crate::text::{ChatTokenizer, TextError};
 use crate::weights::{Weights, WeightsError};
 
@@ -59,6 +59,17 @@ impl LanguageModel {
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
+        Self::load_as(path, id, |_| Precision::F32, device, progress)
+    }
+
+    /// [`LanguageModel::load`] in the precision that is chosen for the weights.
+    pub fn load_as(
+        path: &Path,
+        id: &str,
+        precision: impl FnOnce(&Weights) -> Precision,
+        device: &Device,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, ModelError> {
         let weights = Weights::open(path)?;
         let (config, text) = match (weights.config(), weights.tokenizer_parts()) {
             (Some(config), Some(parts)) => (config?, ChatTokenizer::from_gguf(&parts?)?),
@@ -83,7 +94,7 @@ impl LanguageModel {
             head_dim: config.head_dim,
             rope: json!({ "theta": config.rope.theta, "frequencies": frequency_hash(&config) }),
         };
-        let decoder = Decoder::load(config, &weights, device, progress)?;
+        let decoder = Decoder::load_as(config, &weights, precision(&weights), device, progress)?;
         Ok(Self {
             decoder,
             text,

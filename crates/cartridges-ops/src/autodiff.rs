@@ -126,7 +126,7 @@ impl<B: Backend + DecoderOps> Backward<B, 1> for LinearBackward {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let weight = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
-            B::float_matmul(grad, weight)
+            B::project_grad(grad, weight)
         });
     }
 }

@@ -90,6 +90,15 @@ impl DeviceChoice {
         all
     }
 
+    /// Whether products with bf16 matrices are faster here than with f32 ones.
+    pub fn multiplies_bf16(self) -> bool {
+        match self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu => crate::cpu::Bf16::detect().is_some(),
+            _ => false,
+        }
+    }
+
     /// Opens the device and runs one addition on it. Gives the device and the choice that was made,
     /// which differs from `self` only for [`DeviceChoice::Auto`].
     pub fn open(self) -> Result<(Device, Self), DeviceError> {

@@ -17,7 +17,21 @@ fn dims<B: Backend, const N: usize>(tensor: &FloatTensor<B>) -> [usize; N] {
 }
 
 pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let weight = like::<B>(weight, &x);
     B::float_matmul(x, B::float_transpose(weight))
+}
+
+pub fn linear_grad<B: Backend>(grad: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let weight = like::<B>(weight, &grad);
+    B::float_matmul(grad, weight)
+}
+
+/// The tensor in the element type of another.
+fn like<B: Backend>(tensor: FloatTensor<B>, other: &FloatTensor<B>) -> FloatTensor<B> {
+    match tensor.dtype() == other.dtype() {
+        true => tensor,
+        false => B::float_cast(tensor, other.dtype().into()),
+    }
 }
 
 /// `1 / √(mean(x²) + eps)` per row, `[n, 1]`.
@@ -264,6 +278,6 @@ pub fn topk_cross_entropy<B: Backend>(
     let log_probs = B::float_sub(logits, log_sum);
     let loss = B::float_neg(B::float_sum(B::float_mul(dense.clone(), log_probs)));
     let expected = B::float_mul(B::float_div(exp, sum), mass);
-    let grad = B::float_matmul(B::float_sub(expected, dense), head);
+    let grad = linear_grad::<B>(B::float_sub(expected, dense), head);
     (B::float_reshape(loss, Shape::from([1])), grad)
 }

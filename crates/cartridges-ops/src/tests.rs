@@ -218,3 +218,36 @@ fn rows_are_written_where_they_belong() {
     );
     assert_eq!(download(other), [0.0; 12], "a shared pool is copied first");
 }
+
+#[test]
+fn bf16_weights_give_exact_products_of_rounded_rows() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    // Values that bf16 holds, so that rounding changes nothing.
+    let mut rounded = |len: usize| -> Vec<f64> {
+        let values = TensorData::new(random(&mut rng, len), [len]);
+        let values = values.convert_dtype(DType::BF16).convert::<f64>();
+        values.try_to_vec().unwrap()
+    };
+    for (n, width, out) in [
+        (1, 32, 8),
+        (3, 70, 13),
+        (5, 33, 2),
+        (66, 96, 130),
+        (130, 2600, 70),
+        (9, 64, 2700),
+    ] {
+        let (x, w, g) = (rounded(n * width), rounded(out * width), rounded(n * out));
+        let run = |dtype: DType, weight_dtype: DType| {
+            let x = upload(&x, [n, width], dtype).autodiff().require_grad();
+            let y = linear(x.clone(), &upload(&w, [out, width], weight_dtype));
+            let gradient = upload(&g, [n, out], dtype).autodiff();
+            let mut gradients = (y.clone() * gradient).sum().backward();
+            let dx = x.grad_remove(&mut gradients).unwrap();
+            (download(y.inner()), download(dx))
+        };
+        let (y, dx) = run(DType::F32, DType::BF16);
+        let (exact_y, exact_dx) = run(DType::F64, DType::F64);
+        close(&y, &exact_y, 1e-6, &format!("{n}x{width}x{out}"));
+        close(&dx, &exact_dx, 1e-6, &format!("gradient {n}x{width}x{out}"));
+    }
+}

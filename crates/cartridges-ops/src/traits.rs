@@ -20,8 +20,15 @@ use crate::targets::TopkTargets;
 )]
 pub trait DecoderOps: Backend {
     /// `x [n, in] · weightᵀ`, weight `[out, in]` as checkpoints store it, giving `[n, out]`.
+    ///
+    /// The weight may be bf16 beside an f32 `x`; `x` may then be rounded to bf16 too.
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::linear::<Self>(x, weight)
+    }
+
+    /// Gradient of [`DecoderOps::project`] for `x`: `grad [n, out] · weight`, giving `[n, in]`.
+    fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear_grad::<Self>(grad, weight)
     }
 
     /// RMS norm over the last axis of `x [n, h]` times `gamma [h]`.
@@ -123,6 +130,10 @@ pub trait DecoderOps: Backend {
 impl DecoderOps for burn::backend::Flex {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         crate::cpu::linear(x, weight)
+    }
+
+    fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::cpu::linear_grad(grad, weight)
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

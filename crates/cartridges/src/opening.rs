@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, load};
+use cartridges_model::decoder::Precision;
 use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
+use cartridges_model::weights::Weights;
 use cartridges_ops::DeviceChoice;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::progress::progress;
 
@@ -35,9 +37,37 @@ pub struct ModelArgs {
     /// Branch, tag or commit of a hub model.
     #[arg(long, value_name = "REV")]
     pub revision: Option<String>,
+    /// In which precision matrices are kept and multiplied: f32, bf16, or auto, which takes bf16 where
+    /// the processor multiplies it faster and the files are no more exact.
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    pub precision: PrecisionChoice,
     /// Use files that are on this machine only.
     #[arg(long)]
     pub offline: bool,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    /// bf16 where it is faster and loses nothing worth keeping.
+    Auto,
+    /// As exact as the files are.
+    F32,
+    /// Half the memory.
+    Bf16,
+}
+
+impl PrecisionChoice {
+    fn of(self, weights: &Weights, device: DeviceChoice) -> Precision {
+        let exact = |name| weights.dtype_name(name) == Some("F32");
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+            Self::Auto if !device.multiplies_bf16() => Precision::F32,
+            Self::Auto if exact("model.layers.0.self_attn.q_proj.weight") => Precision::F32,
+            Self::Auto => Precision::Bf16,
+        }
+    }
 }
 
 /// An opened device.
@@ -87,9 +117,10 @@ impl ModelArgs {
         let files = resolve(&reference, &options)?;
         let begin = Instant::now();
         let progress = progress(1, "loading model", "MiB");
-        let model = LanguageModel::load(
+        let model = LanguageModel::load_as(
             files.path.as_path(),
             &files.id,
+            |weights| self.precision.of(weights, runtime.choice),
             &runtime.device,
             &mut |done, total| {
                 progress.set_total((total >> 20) as u64);
@@ -99,10 +130,11 @@ impl ModelArgs {
         .with_context(|| format!("loading {}", files.id))?;
         drop(progress);
         eprintln!(
-            "model    {} · {} layers · {:.0} MiB in memory · {:.1} s · {} with {} threads",
+            "model    {} · {} layers · {:.0} MiB of {} in memory · {:.1} s · {} with {} threads",
             files.id,
             model.decoder.config().num_layers,
             model.decoder.resident_bytes() as f64 / f64::from(1 << 20),
+            model.decoder.precision(),
             begin.elapsed().as_secs_f64(),
             runtime.choice,
             runtime.threads,

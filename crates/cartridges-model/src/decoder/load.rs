@@ -1,12 +1,16 @@
 //! Filling a decoder from weight files, one tensor at a time.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use std::fmt;
+
+use burn::tensor::{DType, Device, Element, Tensor, TensorData};
+use half::bf16;
+use rayon::prelude::*;
 
 use super::config::ModelConfig;
 use super::layer::Layer;
 use super::model::Decoder;
 use super::rope::RotaryTable;
-use crate::weights::{Weights, WeightsError};
+use crate::weights::{HostTensor, Weights, WeightsError};
 
 /// Weights that do not make the decoder that the config describes.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,36 @@ pub enum LoadError {
     },
 }
 
+/// The element type in which matrices are kept in memory. Norms, biases, activations, keys and values
+/// are f32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As exact as the files are.
+    #[default]
+    F32,
+    /// Half the memory; what is multiplied with a matrix may be rounded to bf16 as well.
+    Bf16,
+}
+
+impl Precision {
+    /// Bytes of one matrix element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 impl Decoder {
     /// Reads all weights to `device` as f32. `progress` gets bytes done and bytes in all (both as
     /// resident in memory).
@@ -45,12 +79,24 @@ impl Decoder {
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, LoadError> {
+        Self::load_as(config, weights, Precision::F32, device, progress)
+    }
+
+    /// [`Decoder::load`] with the matrices in `precision`.
+    pub fn load_as(
+        config: ModelConfig,
+        weights: &Weights,
+        precision: Precision,
+        device: &Device,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, LoadError> {
         let tied = config.tie_word_embeddings || weights.head_is_embedding();
         let mut reader = Reader {
             weights,
+            precision,
             device,
             done: 0,
-            total: config.matrix_values(tied) * 4,
+            total: config.matrix_values(tied) * precision.bytes(),
             progress,
         };
         let (h, v) = (config.hidden_size, config.vocab_size);
@@ -71,6 +117,7 @@ impl Decoder {
             layers,
             norm,
             head,
+            precision,
             device: device.clone(),
         })
     }
@@ -78,6 +125,7 @@ impl Decoder {
 
 struct Reader<'a> {
     weights: &'a Weights,
+    precision: Precision,
     device: &'a Device,
     done: usize,
     total: usize,
@@ -120,16 +168,24 @@ impl Reader<'_> {
     }
 
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, LoadError> {
-        self.read(name, &shape)
-            .map(|data| Tensor::from_data(data, self.device))
+        let tensor = self.read(name, &shape)?;
+        self.done = (self.done + tensor.values.len() * self.precision.bytes()).min(self.total);
+        (self.progress)(self.done, self.total);
+        Ok(match self.precision {
+            Precision::F32 => Tensor::from_data(data(tensor.values, &shape), self.device),
+            Precision::Bf16 => {
+                let rounded = vec_of_bf16(&tensor.values);
+                Tensor::from_data(data(rounded, &shape), (self.device, DType::BF16))
+            }
+        })
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, LoadError> {
-        self.read(name, &[len])
-            .map(|data| Tensor::from_data(data, self.device))
+        let tensor = self.read(name, &[len])?;
+        Ok(Tensor::from_data(data(tensor.values, &[len]), self.device))
     }
 
-    fn read(&mut self, name: &str, expected: &[usize]) -> Result<TensorData, LoadError> {
+    fn read(&mut self, name: &str, expected: &[usize]) -> Result<HostTensor, LoadError> {
         let source_name = || self.weights.source_name().to_owned();
         let found = self.weights.shape(name).ok_or_else(|| LoadError::Missing {
             source_name: source_name(),
@@ -143,9 +199,14 @@ impl Reader<'_> {
                 expected: expected.to_vec(),
             });
         }
-        let tensor = self.weights.read(name)?;
-        self.done = (self.done + tensor.values.len() * 4).min(self.total);
-        (self.progress)(self.done, self.total);
-        Ok(TensorData::new(tensor.values, tensor.shape))
+        Ok(self.weights.read(name)?)
     }
+}
+
+fn data<E: Element>(values: Vec<E>, shape: &[usize]) -> TensorData {
+    TensorData::new(values, shape.to_vec())
+}
+
+fn vec_of_bf16(values: &[f32]) -> Vec<bf16> {
+    values.par_iter().map(|x| bf16::from_f32(*x)).collect()
 }

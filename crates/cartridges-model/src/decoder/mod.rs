@@ -12,6 +12,6 @@ mod rope;
 
 pub use config::{Architecture, ConfigError, Llama3Scaling, ModelConfig, RopeConfig};
 pub use layer::Layer;
-pub use load::LoadError;
+pub use load::{LoadError, Precision};
 pub use model::{Decoder, KvSource, NoPast, Packed};
 pub use rope::{RotaryAngles, RotaryTable};

@@ -5,6 +5,7 @@ use cartridges_ops::{AttentionLayout, linear, rms_norm};
 
 use super::config::ModelConfig;
 use super::layer::Layer;
+use super::load::Precision;
 use super::rope::{RotaryAngles, RotaryTable};
 
 /// One packed batch: what goes through the decoder in one pass.
@@ -51,6 +52,7 @@ pub struct Decoder {
     /// `None` when the head is the embedding table.
     pub(super) head: Option<Tensor<2>>,
     pub(super) rotary: RotaryTable,
+    pub(super) precision: Precision,
     pub(super) device: Device,
 }
 
@@ -77,7 +79,12 @@ impl Decoder {
 
     /// Bytes that the weights take.
     pub fn resident_bytes(&self) -> usize {
-        4 * self.config.matrix_values(self.head.is_none())
+        self.precision.bytes() * self.config.matrix_values(self.head.is_none())
+    }
+
+    /// The element type of the matrices.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Embedding rows of `ids`, `[n, hidden]`.
@@ -87,7 +94,10 @@ impl Decoder {
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let data: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(data, [ids.len()]), &self.device);
-        self.embedding.clone().select(0, index)
+        self.embedding
+            .clone()
+            .select(0, index)
+            .cast(self.norm.dtype())
     }
 
     /// The first id that is outside the vocabulary, if any.

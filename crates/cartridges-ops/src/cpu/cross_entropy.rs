@@ -1,11 +1,10 @@
 //! Sparse cross entropy with the softmax done in place over the logits.
 
-use burn::backend::Flex;
-use burn::backend::ops::FloatTensorOps;
+use burn::backend::{DType, Flex};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::linear::linear;
+use super::linear::{linear, linear_grad};
 use super::simd::{self, vectorize};
 use super::slices::{all_f32, contiguous, dims, tensor};
 use crate::portable;
@@ -16,7 +15,7 @@ pub fn topk_cross_entropy(
     head: FlexTensor,
     targets: TopkTargets,
 ) -> (FlexTensor, FlexTensor) {
-    if !all_f32(&[&hidden, &head]) {
+    if !all_f32(&[&hidden]) || !matches!(head.dtype(), DType::F32 | DType::BF16) {
         return portable::topk_cross_entropy::<Flex>(hidden, head, targets);
     }
     let [vocab, _] = dims::<2>(&head);
@@ -28,7 +27,7 @@ pub fn topk_cross_entropy(
         .enumerate()
         .map(|(row, logits)| row_loss(logits, &targets, row as u32))
         .sum();
-    let grad = Flex::float_matmul(logits, head);
+    let grad = linear_grad(logits, head);
     (tensor(vec![loss as f32], [1]), grad)
 }
 

@@ -3,13 +3,14 @@
 //! With few rows the work is reading the weights once; a blocked GEMM packs them first and
 //! runs small products on one thread, which costs several times as much.
 
-use burn::backend::Flex;
+use burn::backend::{DType, Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::slices::{all_f32, contiguous, dims, tensor, values};
-use super::tiles::{self, COLUMNS as OUT_BLOCK, ROWS as ROW_BLOCK};
+use super::bf16::Bf16;
+use super::slices::{all_f32, bf16_values, contiguous, dims, tensor, values};
+use super::tiles::{self, COLUMNS as OUT_BLOCK, ROWS as ROW_BLOCK, column_tasks};
 use crate::portable;
 
 /// From this many input rows on, the blocked GEMM wins.
@@ -20,6 +21,12 @@ const TASK: usize = 64 * 1024;
 const TASKS_PER_THREAD: usize = 8;
 
 pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    if let Some((bf16, weight)) = fast_bf16(&x, &weight) {
+        let ([n, width], [out_rows, _]) = (dims::<2>(&x), dims::<2>(&weight));
+        let weight = bf16_values(&weight);
+        let out = bf16.linear(values(&contiguous(x)), weight, width);
+        return tensor(out, [n, out_rows]);
+    }
     let [n, width] = dims::<2>(&x);
     if n >= GEMM_ROWS || !all_f32(&[&x, &weight]) || weight.as_slice::<f32>().is_none() {
         return portable::linear::<Flex>(x, weight);
@@ -31,20 +38,29 @@ pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     let share = out_rows.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
     let block = least.max(share).next_multiple_of(OUT_BLOCK);
     let mut out = vec![0f32; n * out_rows];
-    // Every task owns one column block: a part of each output row.
-    let mut columns: Vec<_> = w
-        .chunks(block * width)
-        .map(|w| (w, Vec::with_capacity(n)))
-        .collect();
-    for row in out.chunks_exact_mut(out_rows) {
-        for (part, (_, parts)) in row.chunks_mut(block).zip(&mut columns) {
-            parts.push(part);
-        }
-    }
-    columns.into_par_iter().for_each(|(w, out)| {
-        Arch::new().dispatch(FewRows { x, w, out, width });
-    });
+    column_tasks(&mut out, out_rows, block)
+        .into_par_iter()
+        .zip(w.par_chunks(block * width))
+        .for_each(|(out, w)| Arch::new().dispatch(FewRows { x, w, out, width }));
     tensor(out, [n, out_rows])
+}
+
+/// `grad [n, out] · weight [out, in]`.
+pub fn linear_grad(grad: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    let Some((bf16, weight)) = fast_bf16(&grad, &weight) else {
+        return portable::linear_grad::<Flex>(grad, weight);
+    };
+    let ([n, _], [_, width]) = (dims::<2>(&grad), dims::<2>(&weight));
+    let weight = bf16_values(&weight);
+    let out = bf16.linear_grad(values(&contiguous(grad)), weight, width);
+    tensor(out, [n, width])
+}
+
+/// The processor's bf16 products and the weights in plain order, where both apply.
+fn fast_bf16(x: &FlexTensor, weight: &FlexTensor) -> Option<(Bf16, FlexTensor)> {
+    let fits = all_f32(&[x]) && weight.dtype() == DType::BF16;
+    let bf16 = Bf16::detect().filter(|_| fits && x.shape().num_elements() > 0)?;
+    Some((bf16, weight.to_contiguous()))
 }
 
 /// `out[r][o] = w_o · x_r` for the weight rows in `w`.

@@ -4,6 +4,7 @@
 
 mod attention;
 mod attention_grad;
+mod bf16;
 mod blocks;
 mod cross_entropy;
 mod linear;
@@ -14,7 +15,8 @@ mod tiles;
 
 pub use attention::attention_forward;
 pub use attention_grad::attention_grad;
+pub use bf16::Bf16;
 pub use cross_entropy::topk_cross_entropy;
-pub use linear::linear;
+pub use linear::{linear, linear_grad};
 pub use rows::{rms_norm, rms_norm_grad, rotary, swiglu, swiglu_grad};
 pub use slices::write_rows;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
+use half::bf16;
 
 /// Whether the fast f32 loops apply to all of these.
 pub fn all_f32(tensors: &[&FlexTensor]) -> bool {
@@ -25,6 +26,14 @@ pub fn values(tensor: &FlexTensor) -> &[f32] {
     match tensor.as_slice::<f32>() {
         Some(values) => values,
         None => unreachable!("contiguous f32 tensors have a slice"),
+    }
+}
+
+/// The bf16 values of a tensor in plain order.
+pub fn bf16_values(tensor: &FlexTensor) -> &[bf16] {
+    match tensor.as_slice::<bf16>() {
+        Some(values) => values,
+        None => unreachable!("contiguous bf16 tensors have a slice"),
     }
 }
 

@@ -1,0 +1,273 @@
+//! Products of f32 rows with bf16 weights on processors that multiply bf16 pairs (AVX512-BF16).
+//!
+//! The rows are rounded to bf16 as well; products are exact and summed in f32. Such a processor does
+//! twice as many of these per cycle as f32 multiply-adds, and the weights are half as many bytes.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::tiles::{Rows, column_tasks};
+
+/// Proof that this processor has the instructions.
+#[derive(Debug, Clone, Copy)]
+pub struct Bf16(());
+
+/// Values of the contraction that one pass covers: what a task touches stays in the second cache.
+const DEPTH: usize = 2560;
+/// Weight rows of a task.
+const TASK_ROWS: usize = 64;
+/// Input rows that share one pass over a task's weights.
+const PANEL_ROWS: usize = 64;
+
+impl Bf16 {
+    /// The instructions, if they are there.
+    pub fn detect() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512f")
+        {
+            return Some(Self(()));
+        }
+        None
+    }
+
+    /// `x [n, width] · weightᵀ [width, out]` into `[n, out]`.
+    pub fn linear(self, x: &[f32], weight: &[bf16], width: usize) -> Vec<f32> {
+        let (n, out_rows) = (x.len() / width, weight.len() / width);
+        let x = self.rounded(x);
+        let x = Rows::packed(&x, width);
+        let mut out = vec![0f32; n * out_rows];
+        let rows = rows_per_task(out_rows, n, width);
+        let tasks = column_tasks(&mut out, out_rows, rows);
+        tasks
+            .into_par_iter()
+            .zip(weight.par_chunks(rows * width))
+            .for_each(|(mut out, weight)| {
+                let weight = Rows::packed(weight, width);
+                for from in (0..width).step_by(DEPTH) {
+                    let to = (from + DEPTH).min(width);
+                    self.add_products(x.columns(from, to), weight.columns(from, to), &mut out);
+                }
+            });
+        out
+    }
+
+    /// `grad [n, out] · weight [out, width]` into `[n, width]`.
+    pub fn linear_grad(self, grad: &[f32], weight: &[bf16], width: usize) -> Vec<f32> {
+        let out_rows = weight.len() / width;
+        let n = grad.len() / out_rows;
+        let grad = self.rounded(grad);
+        let grad = Rows::packed(&grad, out_rows);
+        let mut out = vec![0f32; n * width];
+        let tasks = column_tasks(&mut out, width, TASK_ROWS);
+        tasks.into_par_iter().enumerate().for_each_init(
+            || vec![bf16::ZERO; TASK_ROWS * DEPTH],
+            |turned, (task, mut out)| {
+                let first = task * TASK_ROWS;
+                let count = TASK_ROWS.min(width - first);
+                for from in (0..out_rows).step_by(DEPTH) {
+                    let to = (from + DEPTH).min(out_rows);
+                    let turned = &mut turned[..count * (to - from)];
+                    turn(&weight[from * width..to * width], width, first, turned);
+                    let turned = Rows::packed(turned, to - from);
+                    self.add_products(grad.columns(from, to), turned, &mut out);
+                }
+            },
+        );
+        out
+    }
+
+    fn rounded(self, values: &[f32]) -> Vec<bf16> {
+        const TASK: usize = 32 * 1024;
+        let mut out = vec![bf16::ZERO; values.len()];
+        out.par_chunks_mut(TASK)
+            .zip(values.par_chunks(TASK))
+            .for_each(|(out, values)| self.round(values, out));
+        out
+    }
+
+    fn round(self, values: &[f32], out: &mut [bf16]) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `self` exists only where the processor has the instructions.
+        #[allow(unsafe_code)]
+        unsafe {
+            x86::round(values, out);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("{:?}", (values, out))
+    }
+
+    /// `out[r][o] += x_r · weight_o`.
+    fn add_products(self, x: Rows<'_, bf16>, weight: Rows<'_, bf16>, out: &mut [&mut [f32]]) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `self` exists only where the processor has the instructions.
+        #[allow(unsafe_code)]
+        unsafe {
+            x86::add_products(x, weight, out);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("{:?}", (x, weight, out))
+    }
+}
+
+/// Weight rows of a task: few enough that every thread has some, many enough to be worth it.
+fn rows_per_task(out_rows: usize, n: usize, width: usize) -> usize {
+    const LEAST_WORK: usize = 128 * 1024;
+    const TASKS_PER_THREAD: usize = 8;
+    let share = out_rows.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
+    let least = LEAST_WORK.div_ceil(n * width);
+    match n {
+        0..=PANEL_ROWS => share.max(least),
+        _ => share.clamp(least, TASK_ROWS.max(least)),
+    }
+    .next_multiple_of(4)
+}
+
+/// The columns from `first` on of `weight [rows, width]` as rows of `turned [columns, rows]`.
+fn turn(weight: &[bf16], width: usize, first: usize, turned: &mut [bf16]) {
+    /// Rows that are turned together: a cache line of the result.
+    const STRIP: usize = 32;
+    let rows = weight.len() / width;
+    for from in (0..rows).step_by(STRIP) {
+        let to = (from + STRIP).min(rows);
+        for (column, out) in turned.chunks_exact_mut(rows).enumerate() {
+            let source = weight[from * width + first + column..]
+                .iter()
+                .step_by(width);
+            for (out, value) in out[from..to].iter_mut().zip(source) {
+                *out = *value;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::array;
+
+    use half::bf16;
+
+    use super::super::tiles::Rows;
+    use super::PANEL_ROWS;
+
+    /// bf16 values of a vector.
+    const LANES: usize = 32;
+    /// bf16 values of a cache line.
+    const LINE: usize = 32;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[allow(unsafe_code)]
+    pub fn round(values: &[f32], out: &mut [bf16]) {
+        let (blocks, tail) = values.as_chunks::<16>();
+        let (out_blocks, out_tail) = out.as_chunks_mut::<16>();
+        for (values, out) in blocks.iter().zip(out_blocks) {
+            // SAFETY: both are 16 values long; bf16 is two plain bytes.
+            unsafe {
+                let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+                out.as_mut_ptr().cast::<__m256bh>().write_unaligned(rounded);
+            }
+        }
+        for (value, out) in tail.iter().zip(out_tail) {
+            *out = bf16::from_f32(*value);
+        }
+    }
+
+    /// `out[r][o] += x_r · weight_o`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn add_products(x: Rows<'_, bf16>, weight: Rows<'_, bf16>, out: &mut [&mut [f32]]) {
+        for (panel, x) in x.parts(PANEL_ROWS) {
+            let out = &mut out[panel..panel + x.len];
+            let tiles = x.len.div_ceil(4);
+            for (o, here) in weight.parts(4) {
+                // The next weight rows come from memory while these are multiplied.
+                let next = weight.values.get((o + 4) * weight.stride..);
+                let next = next.unwrap_or_default();
+                let next = &next[..next.len().min(4 * weight.stride)];
+                let mut ahead = next.chunks(next.len().div_ceil(tiles).max(1));
+                for (r, x) in x.parts(4) {
+                    let ahead = ahead.next().unwrap_or_default();
+                    let out = &mut out[r..];
+                    match (here.len, x.len) {
+                        (4, 4) => tile::<4, 4>(here, x, ahead, o, out),
+                        (4, 3) => tile::<4, 3>(here, x, ahead, o, out),
+                        (4, 2) => tile::<4, 2>(here, x, ahead, o, out),
+                        (4, 1) => tile::<4, 1>(here, x, ahead, o, out),
+                        _ => {
+                            for (i, here) in here.parts(1) {
+                                for (j, x) in x.parts(1) {
+                                    tile::<1, 1>(here, x, &[], o + i, &mut out[j..]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn tile<const O: usize, const R: usize>(
+        weight: Rows<'_, bf16>,
+        x: Rows<'_, bf16>,
+        ahead: &[bf16],
+        first: usize,
+        out: &mut [&mut [f32]],
+    ) {
+        let width = weight.width;
+        let weight: [&[bf16]; O] = array::from_fn(|o| &weight.row(o)[..width]);
+        let x: [&[bf16]; R] = array::from_fn(|r| &x.row(r)[..width]);
+        let mut sums = [[_mm512_setzero_ps(); R]; O];
+        let full = width / LANES;
+        let lines = ahead.len().div_ceil(LINE * full.max(1));
+        for step in 0..full {
+            for line in step * lines..(step + 1) * lines {
+                if let Some(value) = ahead.get(line * LINE) {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+                }
+            }
+            let at = step * LANES;
+            let x: [__m512bh; R] = array::from_fn(|r| load(x[r], at));
+            for o in 0..O {
+                let weight = load(weight[o], at);
+                for r in 0..R {
+                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, x[r]);
+                }
+            }
+        }
+        if full * LANES < width {
+            let x: [__m512bh; R] = array::from_fn(|r| load_tail(&x[r][full * LANES..]));
+            for o in 0..O {
+                let weight = load_tail(&weight[o][full * LANES..]);
+                for r in 0..R {
+                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, x[r]);
+                }
+            }
+        }
+        for (r, out) in out[..R].iter_mut().enumerate() {
+            for (o, out) in out[first..first + O].iter_mut().enumerate() {
+                *out += _mm512_reduce_add_ps(sums[o][r]);
+            }
+        }
+    }
+
+    /// The [`LANES`] values from `at` on.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[allow(unsafe_code)]
+    fn load(row: &[bf16], at: usize) -> __m512bh {
+        let values = &row[at..at + LANES];
+        // SAFETY: the slice is one vector long; bf16 is two plain bytes.
+        unsafe { values.as_ptr().cast::<__m512bh>().read_unaligned() }
+    }
+
+    /// Fewer than [`LANES`] values and zeros behind them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[allow(unsafe_code)]
+    fn load_tail(values: &[bf16]) -> __m512bh {
+        let mut padded = [bf16::ZERO; LANES];
+        padded[..values.len()].copy_from_slice(values);
+        // SAFETY: the array is one vector long; bf16 is two plain bytes.
+        unsafe { padded.as_ptr().cast::<__m512bh>().read_unaligned() }
+    }
+}
