@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 pub mod commands;
+mod figure;
 mod interrupt;
 mod local_client;
 mod opening;

@@ -12,6 +12,7 @@
 mod card;
 mod client;
 mod error;
+mod named_files;
 mod options;
 mod pip;
 mod progress;
@@ -34,6 +35,7 @@ pub use card::{
     ThinkingRule, cards, find_card,
 };
 pub use error::HubError;
+pub use named_files::fetch_files;
 pub use options::{Notice, ResolveOptions};
 pub use reference::ModelRef;
 pub use resolve::{ModelFiles, ModelPath, Origin, resolve};

@@ -129,11 +129,12 @@ pub(crate) fn from_cache(
     }))
 }
 
-struct Visit<'a> {
-    repo: &'a HubRepo<'a>,
-    commit: &'a str,
-    files: &'a [RemoteFile],
-    options: &'a ResolveOptions,
+/// A repository at one commit.
+pub(crate) struct Visit<'a> {
+    pub repo: &'a HubRepo<'a>,
+    pub commit: &'a str,
+    pub files: &'a [RemoteFile],
+    pub options: &'a ResolveOptions,
 }
 
 impl Visit<'_> {
@@ -223,7 +224,8 @@ impl Visit<'_> {
         }
     }
 
-    fn get(&self, file: &RemoteFile) -> Result<(PathBuf, Option<String>), HubError> {
+    /// A file in the cache, fetched if need be, with its sha256 where the hub states it.
+    pub(crate) fn get(&self, file: &RemoteFile) -> Result<(PathBuf, Option<String>), HubError> {
         let cached = snapshot(&self.repo.id, self.commit, self.options)
             .is_some_and(|(_, folder)| folder.join(&file.path).is_file());
         let meter = Meter::start(&file.path, file.bytes, self.options);

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::resolve::resolve_card;
 use super::stand_in::{Bench, COMMIT, ID, Item, Manner, StandIn, nobody, sha256, test_card};
 use super::verify::sha256_file;
-use super::{HubError, ModelPath, ModelRef, Origin, ResolveOptions, resolve};
+use super::{HubError, ModelPath, ModelRef, Origin, ResolveOptions, fetch_files, resolve};
 
 const GGUF: &[u8] = b"GGUF and some weights";
 
@@ -307,4 +307,30 @@ fn paths_are_taken_as_they_are() {
     let files = resolve(&model, &options).unwrap();
     assert_eq!(files.origin, Origin::Local);
     assert_eq!(files.path.as_path(), Path::new(&files.id));
+}
+
+#[test]
+fn named_files_come_whole_or_not_at_all() {
+    let hub = StandIn::start(with(vec![
+        Item::small("cartridge.json", "{}"),
+        Item::large("cartridge.safetensors", b"tensors"),
+    ]));
+    let bench = Bench::new();
+    let options = bench.options(&hub.endpoint);
+    let names = ["cartridge.json", "cartridge.safetensors"];
+    let folder = fetch_files(ID, &names, 100, &options).unwrap();
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    assert_eq!(read(names[0]), b"{}");
+    assert_eq!(read(names[1]), b"tensors");
+    fetch_files(ID, &names, 100, &options).unwrap();
+    assert_eq!(hub.sent(names[1]), 1);
+    for (id, names, limit, says) in [
+        (ID, &["other.json"][..], 100, "other.json"),
+        (ID, &names[..], 6, "more than"),
+        ("../name", &names[..], 100, "owner/name"),
+        ("name", &names[..], 100, "owner/name"),
+    ] {
+        let error = fetch_files(id, names, limit, &options).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }

@@ -84,19 +84,22 @@ fn forward_block(
             } else {
                 product(scores, queries, keys);
             }
-            vectorize(|| {
-                softmax_tile(
-                    scores,
-                    width,
-                    tile,
-                    &job,
-                    group,
-                    &mut max[from..to],
-                    &mut sum[from..to],
-                    &mut out[from * d..to * d],
-                    d,
-                )
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    softmax_tile(
+                        scores,
+                        width,
+                        tile,
+                        &job,
+                        group,
+                        &mut max[from..to],
+                        &mut sum[from..to],
+                        &mut out[from * d..to * d],
+                        d,
+                    )
+                },
+            );
             let values = shape.keys(v, task.kv_head, job.start + tile, width);
             let out = &mut out[from * d..to * d];
             if few {
@@ -117,16 +120,19 @@ fn forward_block(
             }
         }
     }
-    vectorize(|| {
-        for ((out, max), sum) in out.chunks_exact_mut(d).zip(&mut max).zip(&sum) {
-            // A row that may see nothing gets zeros.
-            let scale = if *sum > 0.0 { 1.0 / sum } else { 0.0 };
-            for x in out {
-                *x *= scale;
+    vectorize(
+        #[inline(always)]
+        || {
+            for ((out, max), sum) in out.chunks_exact_mut(d).zip(&mut max).zip(&sum) {
+                // A row that may see nothing gets zeros.
+                let scale = if *sum > 0.0 { 1.0 / sum } else { 0.0 };
+                for x in out {
+                    *x *= scale;
+                }
+                *max += sum.ln();
             }
-            *max += sum.ln();
-        }
-    });
+        },
+    );
     (out, max)
 }
 

@@ -98,10 +98,13 @@ fn grad_block(shape: Heads, inputs: &Inputs, layout: &AttentionLayout, task: Tas
     let out = shape.gather(inputs.out, task, 1.0);
     let log_sum = Heads { dim: 1, ..shape }.gather(inputs.log_sum, task, 1.0);
     let rows = log_sum.len();
-    let delta: Vec<f32> = vectorize(|| {
-        let pairs = out.chunks_exact(d).zip(grad.chunks_exact(d));
-        pairs.map(|(o, g)| simd::dot(o, g)).collect()
-    });
+    let delta: Vec<f32> = vectorize(
+        #[inline(always)]
+        || {
+            let pairs = out.chunks_exact(d).zip(grad.chunks_exact(d));
+            pairs.map(|(o, g)| simd::dot(o, g)).collect()
+        },
+    );
     let mut dq = vec![0f32; rows * d];
     let mut p = vec![0f32; rows * TILE_KEYS];
     let mut ds = vec![0f32; rows * TILE_KEYS];
@@ -120,19 +123,22 @@ fn grad_block(shape: Heads, inputs: &Inputs, layout: &AttentionLayout, task: Tas
             let tile_values = shape.keys(inputs.v, task.kv_head, job.start + tile, width);
             product(p, Rows::packed(job_q, d), tile_keys);
             product(ds, Rows::packed(job_grad, d), tile_values);
-            vectorize(|| {
-                let tiles = p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width));
-                for (row, (p, ds)) in tiles.enumerate() {
-                    let seen = seen(&job, group, row, tile, width);
-                    let (shift, delta) = (log_sum[from + row], delta[from + row]);
-                    for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
-                        *p = simd::exp(*p - shift);
-                        *ds = *p * (*ds - delta);
+            vectorize(
+                #[inline(always)]
+                || {
+                    let tiles = p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width));
+                    for (row, (p, ds)) in tiles.enumerate() {
+                        let seen = seen(&job, group, row, tile, width);
+                        let (shift, delta) = (log_sum[from + row], delta[from + row]);
+                        for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                            *p = simd::exp(*p - shift);
+                            *ds = *p * (*ds - delta);
+                        }
+                        p[seen..].fill(0.0);
+                        ds[seen..].fill(0.0);
                     }
-                    p[seen..].fill(0.0);
-                    ds[seen..].fill(0.0);
-                }
-            });
+                },
+            );
             let p = MatRef::from_row_major_slice(p, count, width);
             let ds = MatRef::from_row_major_slice(ds, count, width);
             let turn = |out: &mut [f32], weights: MatRef<'_, f32>, rows: &[f32]| {

@@ -145,7 +145,6 @@ fn turn(weight: &[bf16], width: usize, first: usize, turned: &mut [bf16]) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
-    use std::array;
 
     use half::bf16;
 
@@ -216,8 +215,14 @@ mod x86 {
         out: &mut [&mut [f32]],
     ) {
         let width = weight.width;
-        let weight: [&[bf16]; O] = array::from_fn(|o| &weight.row(o)[..width]);
-        let x: [&[bf16]; R] = array::from_fn(|r| &x.row(r)[..width]);
+        let mut weights = [weight.row(0); O];
+        for o in 1..O {
+            weights[o] = weight.row(o);
+        }
+        let mut rows = [x.row(0); R];
+        for r in 1..R {
+            rows[r] = x.row(r);
+        }
         let mut sums = [[_mm512_setzero_ps(); R]; O];
         let full = width / LANES;
         let lines = ahead.len().div_ceil(LINE * full.max(1));
@@ -228,28 +233,68 @@ mod x86 {
                 }
             }
             let at = step * LANES;
-            let x: [__m512bh; R] = array::from_fn(|r| load(x[r], at));
+            let mut vectors = [load(rows[0], at); R];
+            for r in 1..R {
+                vectors[r] = load(rows[r], at);
+            }
             for o in 0..O {
-                let weight = load(weight[o], at);
+                let weight = load(weights[o], at);
                 for r in 0..R {
-                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, x[r]);
+                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, vectors[r]);
                 }
             }
         }
         if full * LANES < width {
-            let x: [__m512bh; R] = array::from_fn(|r| load_tail(&x[r][full * LANES..]));
+            let mut vectors = [load_tail(&rows[0][full * LANES..]); R];
+            for r in 1..R {
+                vectors[r] = load_tail(&rows[r][full * LANES..]);
+            }
             for o in 0..O {
-                let weight = load_tail(&weight[o][full * LANES..]);
+                let weight = load_tail(&weights[o][full * LANES..]);
                 for r in 0..R {
-                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, x[r]);
+                    sums[o][r] = _mm512_dpbf16_ps(sums[o][r], weight, vectors[r]);
                 }
             }
         }
-        for (r, out) in out[..R].iter_mut().enumerate() {
-            for (o, out) in out[first..first + O].iter_mut().enumerate() {
-                *out += _mm512_reduce_add_ps(sums[o][r]);
+        for (out, sums) in out.iter_mut().zip(totals(&sums)) {
+            for (out, sum) in out[first..first + O].iter_mut().zip(sums) {
+                *out += sum;
             }
         }
+    }
+
+    /// The sum of every vector, `[r][o]` from `[o][r]`; what is not there is zero.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[allow(unsafe_code)]
+    fn totals<const O: usize, const R: usize>(sums: &[[__m512; R]; O]) -> [[f32; 4]; R] {
+        let mut rows = [_mm512_setzero_ps(); 4];
+        for (r, row) in rows[..R].iter_mut().enumerate() {
+            let mut four = [_mm512_setzero_ps(); 4];
+            for (o, sums) in sums.iter().enumerate() {
+                four[o] = sums[r];
+            }
+            let [a, b, c, d] = four;
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+            let high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+            // Four quarters, each with a part of the sums of a, b, c and d.
+            *row = _mm512_add_ps(low, high);
+        }
+        let [a, b, c, d] = rows;
+        let x = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+        let x = _mm512_add_ps(x, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+        let y = _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d);
+        let y = _mm512_add_ps(y, _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d));
+        let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
+        let all = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y));
+        let mut totals = [[0f32; 4]; 4];
+        // SAFETY: the array is one vector long.
+        unsafe { _mm512_storeu_ps(totals.as_mut_ptr().cast(), all) };
+        let mut first = [[0f32; 4]; R];
+        first.copy_from_slice(&totals[..R]);
+        first
     }
 
     /// The [`LANES`] values from `at` on.

@@ -42,15 +42,18 @@ fn row_loss(logits: &mut [f32], targets: &TopkTargets, row: u32) -> f64 {
         .iter()
         .map(|&(_, id, w)| f64::from(w) * f64::from(logits[id as usize]))
         .sum();
-    let log_sum = vectorize(|| {
-        let max = simd::max(logits);
-        let sum = simd::exp_sum(logits, max);
-        let scale = mass as f32 / sum;
-        for x in logits.iter_mut() {
-            *x *= scale;
-        }
-        f64::from(max) + f64::from(sum).ln()
-    });
+    let log_sum = vectorize(
+        #[inline(always)]
+        || {
+            let max = simd::max(logits);
+            let sum = simd::exp_sum(logits, max);
+            let scale = mass as f32 / sum;
+            for x in logits.iter_mut() {
+                *x *= scale;
+            }
+            f64::from(max) + f64::from(sum).ln()
+        },
+    );
     for &(_, id, w) in entries {
         logits[id as usize] -= w;
     }

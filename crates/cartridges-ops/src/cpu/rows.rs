@@ -27,14 +27,17 @@ pub fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
     out.par_chunks_mut(block)
         .zip(input.par_chunks(block))
         .for_each(|(out, x)| {
-            vectorize(|| {
-                for (out, x) in out.chunks_exact_mut(h).zip(x.chunks_exact(h)) {
-                    let scale = inverse_rms(x, eps);
-                    for ((o, x), g) in out.iter_mut().zip(x).zip(gamma) {
-                        *o = x * scale * g;
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (out, x) in out.chunks_exact_mut(h).zip(x.chunks_exact(h)) {
+                        let scale = inverse_rms(x, eps);
+                        for ((o, x), g) in out.iter_mut().zip(x).zip(gamma) {
+                            *o = x * scale * g;
+                        }
                     }
-                }
-            })
+                },
+            )
         });
     tensor(out, [n, h])
 }
@@ -58,20 +61,23 @@ pub fn rms_norm_grad(x: FlexTensor, gamma: FlexTensor, grad: FlexTensor, eps: f6
         .zip(input.par_chunks(block))
         .zip(grad.par_chunks(block))
         .for_each(|((out, x), grad)| {
-            vectorize(|| {
-                let rows = x.chunks_exact(h).zip(grad.chunks_exact(h));
-                for (out, (x, grad)) in out.chunks_exact_mut(h).zip(rows) {
-                    let r = inverse_rms(x, eps);
-                    for ((o, g), w) in out.iter_mut().zip(grad).zip(gamma) {
-                        *o = g * w * r;
+            vectorize(
+                #[inline(always)]
+                || {
+                    let rows = x.chunks_exact(h).zip(grad.chunks_exact(h));
+                    for (out, (x, grad)) in out.chunks_exact_mut(h).zip(rows) {
+                        let r = inverse_rms(x, eps);
+                        for ((o, g), w) in out.iter_mut().zip(grad).zip(gamma) {
+                            *o = g * w * r;
+                        }
+                        // Σ(gγ·r·x) · r²/h = Σ(gγx) · r³/h
+                        let along = simd::dot(out, x) * r * r / h as f32;
+                        for (o, x) in out.iter_mut().zip(x) {
+                            *o -= x * along;
+                        }
                     }
-                    // Σ(gγ·r·x) · r²/h = Σ(gγx) · r³/h
-                    let along = simd::dot(out, x) * r * r / h as f32;
-                    for (o, x) in out.iter_mut().zip(x) {
-                        *o -= x * along;
-                    }
-                }
-            })
+                },
+            )
         });
     tensor(out, [n, h])
 }
@@ -91,23 +97,26 @@ pub fn rotary(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, inverse: bool) ->
         .zip(input.par_chunks(rows * heads * d))
         .zip(cos.par_chunks(rows * half).zip(sin.par_chunks(rows * half)))
         .for_each(|((out, x), (cos, sin))| {
-            vectorize(|| {
-                let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
-                let rows = out
-                    .chunks_exact_mut(heads * d)
-                    .zip(x.chunks_exact(heads * d));
-                for ((out, x), (cos, sin)) in rows.zip(angles) {
-                    for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                        let (o1, o2) = out.split_at_mut(half);
-                        let (x1, x2) = x.split_at(half);
-                        for i in 0..half {
-                            let s = sin[i] * sign;
-                            o1[i] = x1[i] * cos[i] - x2[i] * s;
-                            o2[i] = x2[i] * cos[i] + x1[i] * s;
+            vectorize(
+                #[inline(always)]
+                || {
+                    let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
+                    let rows = out
+                        .chunks_exact_mut(heads * d)
+                        .zip(x.chunks_exact(heads * d));
+                    for ((out, x), (cos, sin)) in rows.zip(angles) {
+                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                            let (o1, o2) = out.split_at_mut(half);
+                            let (x1, x2) = x.split_at(half);
+                            for i in 0..half {
+                                let s = sin[i] * sign;
+                                o1[i] = x1[i] * cos[i] - x2[i] * s;
+                                o2[i] = x2[i] * cos[i] + x1[i] * s;
+                            }
                         }
                     }
-                }
-            })
+                },
+            )
         });
     tensor(out, [n, heads, d])
 }
@@ -123,11 +132,14 @@ pub fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     out.par_chunks_mut(TASK)
         .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)))
         .for_each(|(out, (gate, up))| {
-            vectorize(|| {
-                for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-                    *o = g / (1.0 + simd::exp(-g)) * u;
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+                        *o = g / (1.0 + simd::exp(-g)) * u;
+                    }
+                },
+            )
         });
     tensor(out, shape)
 }
@@ -147,14 +159,17 @@ pub fn swiglu_grad(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> (FlexT
         .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)))
         .zip(grad.par_chunks(TASK))
         .for_each(|(((d_gate, d_up), (gate, up)), grad)| {
-            vectorize(|| {
-                for i in 0..gate.len() {
-                    let s = 1.0 / (1.0 + simd::exp(-gate[i]));
-                    let silu = gate[i] * s;
-                    d_gate[i] = grad[i] * up[i] * (s + silu * (1.0 - s));
-                    d_up[i] = grad[i] * silu;
-                }
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    for i in 0..gate.len() {
+                        let s = 1.0 / (1.0 + simd::exp(-gate[i]));
+                        let silu = gate[i] * s;
+                        d_gate[i] = grad[i] * up[i] * (s + silu * (1.0 - s));
+                        d_up[i] = grad[i] * silu;
+                    }
+                },
+            )
         });
     (tensor(d_gate, shape), tensor(d_up, shape))
 }

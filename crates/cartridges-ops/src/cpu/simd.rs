@@ -24,7 +24,8 @@ pub fn prefetch(values: &[f32], at: usize) {
 
 /// Runs `f` compiled for the best instruction set found at run time.
 ///
-/// Only what is inlined into `f` profits: helpers called inside must be `#[inline(always)]`.
+/// Only what is inlined profits: `f` itself must be written `#[inline(always)] || ...`, which the
+/// compiler would not do by itself for a large closure, and so must the helpers that it calls.
 #[inline(always)]
 pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     struct Run<F>(F);
@@ -141,9 +142,27 @@ mod tests {
     fn sums_cover_tails() {
         let a: Vec<f32> = (0..37).map(|i| i as f32).collect();
         let squares: f32 = (0..37).map(|i| (i * i) as f32).sum();
-        assert_eq!(vectorize(|| dot(&a, &a)), squares);
-        assert_eq!(vectorize(|| max(&a)), 36.0);
+        assert_eq!(
+            vectorize(
+                #[inline(always)]
+                || dot(&a, &a)
+            ),
+            squares
+        );
+        assert_eq!(
+            vectorize(
+                #[inline(always)]
+                || max(&a)
+            ),
+            36.0
+        );
         let mut b = vec![0.0; 21];
-        assert_eq!(vectorize(|| exp_sum(&mut b, 0.0)), 21.0);
+        assert_eq!(
+            vectorize(
+                #[inline(always)]
+                || exp_sum(&mut b, 0.0)
+            ),
+            21.0
+        );
     }
 }

@@ -21,9 +21,11 @@ const ASK: [&str; 5] = [
 /// What stands for the words that are left out.
 const BLANK: &str = "____";
 /// Words of a sentence that are kept on each side of the gap.
-const REACH: usize = 16;
-/// Rare words in a row that are asked for together.
+const REACH: usize = 10;
+/// Words in a row that are asked for together.
 const LONGEST_RUN: usize = 3;
+/// How often a word may stand in the text to be worth a question.
+const RARE: usize = 2;
 /// Shorter words are not worth a question, unless they hold a digit.
 const SHORTEST_WORD: usize = 3;
 
@@ -38,34 +40,37 @@ pub(super) struct Gap {
     pub answer: String,
 }
 
-/// Up to `per_sentence` gaps for every sentence: first numbers and names, then words that stand in the
-/// text only once, evenly spread over the sentence.
+/// About `per_sentence` gaps for every sentence: all names and numbers first, then words that are rare
+/// in the text, evenly spread over it, so that a long sentence gets more of them than a short one.
 pub(super) fn gaps(text: &SegmentedText<'_>, per_sentence: usize) -> Vec<Gap> {
+    let sentences: Vec<Vec<&str>> = text
+        .sentences()
+        .map(|sentence| sentence.split_whitespace().collect())
+        .collect();
     let mut counts: HashMap<String, usize> = HashMap::new();
-    let sentences: Vec<&str> = text.sentences().collect();
-    for word in sentences.iter().flat_map(|s| s.split_whitespace()) {
+    for word in sentences.iter().flatten() {
         *counts.entry(core(word).to_lowercase()).or_default() += 1;
     }
-    let mut out = Vec::new();
-    for (index, sentence) in sentences.iter().enumerate() {
-        let words: Vec<&str> = sentence.split_whitespace().collect();
-        let spans = spans(&words, &counts);
-        // Names and numbers first; what is left of the room goes to rare words.
-        let (facts, rare): (Vec<_>, Vec<_>) = spans.into_iter().partition(|s| s.is_fact);
-        let mut chosen: Vec<Range<usize>> = spread(facts, per_sentence);
-        let room = per_sentence - chosen.len();
-        chosen.extend(spread(rare, room));
-        chosen.sort_by_key(|span| span.start);
-        for span in chosen {
-            let style = ASK[out.len() % ASK.len()];
-            out.push(Gap {
-                window: index..index + 1,
-                prompt: style.replace("GAP", &with_gap(&words, &span)),
-                answer: answer(&words, &span),
-            });
+    let (mut facts, mut rare) = (Vec::new(), Vec::new());
+    for (index, words) in sentences.iter().enumerate() {
+        for span in spans(words, &counts) {
+            let list = if span.is_fact { &mut facts } else { &mut rare };
+            list.push((index, span.words));
         }
     }
-    out
+    let budget = per_sentence * sentences.len();
+    let mut chosen = spread(facts, budget);
+    chosen.extend(spread(rare, budget - chosen.len()));
+    chosen.sort_by_key(|(index, words)| (*index, words.start));
+    chosen
+        .into_iter()
+        .enumerate()
+        .map(|(number, (index, span))| Gap {
+            window: index..index + 1,
+            prompt: ASK[number % ASK.len()].replace("GAP", &with_gap(&sentences[index], &span)),
+            answer: answer(&sentences[index], &span),
+        })
+        .collect()
 }
 
 /// A candidate: words of a sentence.
@@ -75,26 +80,36 @@ struct Span {
     is_fact: bool,
 }
 
-/// `count` of the spans, evenly spread.
-fn spread(spans: Vec<Span>, count: usize) -> Vec<Range<usize>> {
-    let n = spans.len();
+/// `count` of the candidates, evenly spread.
+fn spread<T: Clone>(candidates: Vec<T>, count: usize) -> Vec<T> {
+    let n = candidates.len();
     let take = count.min(n);
     (0..take)
-        .map(|i| spans[i * n / take.max(1)].words.clone())
+        .map(|i| candidates[i * n / take].clone())
         .collect()
 }
 
-/// Runs of names and numbers, and runs of words that stand in the text only once.
+/// Runs of names and numbers, and runs of words that are rare in the text.
 fn spans(words: &[&str], counts: &HashMap<String, usize>) -> Vec<Span> {
     let kind = |at: usize| -> Option<bool> {
         let word = core(words[at]);
+        // The first word of a sentence is written high anyway, and a number there is a heading's.
+        let begins = at == 0 || words[at - 1].ends_with(['.', '!', '?']);
+        if begins
+            && words[at]
+                .trim_end_matches('.')
+                .chars()
+                .all(char::is_numeric)
+        {
+            return None;
+        }
         let starts_high = word.chars().next().is_some_and(char::is_uppercase);
-        // The first word of a sentence is written high anyway.
-        if word.chars().any(char::is_numeric) || (starts_high && at > 0) {
+        if word.chars().any(char::is_numeric) || (starts_high && !begins) {
             return Some(true);
         }
-        let rare = counts.get(&word.to_lowercase()) == Some(&1);
-        (rare && word.chars().count() >= SHORTEST_WORD).then_some(false)
+        let count = counts.get(&word.to_lowercase()).copied().unwrap_or(0);
+        let long_enough = word.chars().count() >= SHORTEST_WORD;
+        (count <= RARE && long_enough).then_some(false)
     };
     let mut out: Vec<Span> = Vec::new();
     let mut at = 0;
@@ -108,8 +123,8 @@ fn spans(words: &[&str], counts: &HashMap<String, usize>) -> Vec<Span> {
         loop {
             at += 1;
             let ended = words[at - 1].ends_with(|c: char| !c.is_alphanumeric());
-            if at == words.len() || ended || at - start == LONGEST_RUN || kind(at) != Some(is_fact)
-            {
+            let full = at - start == LONGEST_RUN;
+            if at == words.len() || ended || full || kind(at) != Some(is_fact) {
                 break;
             }
         }
@@ -131,20 +146,33 @@ fn answer(words: &[&str], span: &Range<usize>) -> String {
     core(&words[span.clone()].join(" ")).to_owned()
 }
 
-/// The words around a span, with a blank in its place. Marks at its ends stay.
+/// The words around a span, with a blank in its place and in that of the same word elsewhere. Marks at
+/// its ends stay.
 fn with_gap(words: &[&str], span: &Range<usize>) -> String {
     let from = span.start.saturating_sub(REACH);
     let to = (span.end + REACH).min(words.len());
     let joined = words[span.clone()].join(" ");
-    let inside = core(&joined);
-    let blank = match joined.split_once(inside) {
-        Some((before, after)) if !inside.is_empty() => format!("{before}{BLANK}{after}"),
-        _ => BLANK.to_owned(),
-    };
-    let mut parts: Vec<&str> = words[from..span.start].to_vec();
-    parts.push(&blank);
-    parts.extend(&words[span.end..to]);
+    let hidden = core(&joined).to_lowercase();
+    let mut parts: Vec<String> = Vec::new();
+    for word in &words[from..span.start] {
+        parts.push(blanked(word, &hidden));
+    }
+    parts.push(blanked(&joined, &hidden));
+    for word in &words[span.end..to] {
+        parts.push(blanked(word, &hidden));
+    }
     parts.join(" ")
+}
+
+/// The word, or a blank if it is the hidden one.
+fn blanked(word: &str, hidden: &str) -> String {
+    let inside = core(word);
+    match word.split_once(inside) {
+        Some((before, after)) if !inside.is_empty() && inside.to_lowercase() == *hidden => {
+            format!("{before}{BLANK}{after}")
+        }
+        _ => word.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -185,26 +213,51 @@ mod tests {
                     likes the barley soup.";
         let gaps = gaps_of(text, 3);
         let answers: Vec<&str> = gaps.iter().map(|g| g.answer.as_str()).collect();
+        // Both facts, and four of the six runs of rare words.
         assert_eq!(
             answers,
-            ["lamp", "Edda Falk", "1987", "boat likes", "barley soup"]
+            [
+                "keeper",
+                "lamp",
+                "Edda Falk",
+                "1987",
+                "keeper",
+                "boat likes"
+            ]
         );
-        let prompt = &gaps[1].prompt;
+        let prompt = &gaps[2].prompt;
         assert!(
             prompt.contains("the lamp is ____, who came in 1987."),
             "{prompt}"
         );
         assert!(
-            gaps[2].prompt.contains("who came in ____."),
+            gaps[3].prompt.contains("who came in ____."),
             "{:?}",
-            gaps[2]
+            gaps[3]
         );
         for gap in &gaps {
             assert!(text.contains(&gap.answer), "{gap:?}");
         }
         assert!(gaps_of(text, 0).is_empty());
         let one: Vec<String> = gaps_of(text, 1).into_iter().map(|g| g.answer).collect();
-        assert_eq!(one, ["Edda Falk", "boat likes"]);
+        assert_eq!(one, ["Edda Falk", "1987"]);
+    }
+
+    #[test]
+    fn headings_are_no_facts_and_a_word_is_hidden_wherever_it_stands() {
+        let gaps = gaps_of(
+            "5. Safety. The muster point is the house. If an otter is seen, note the otter.",
+            99,
+        );
+        let answers: Vec<&str> = gaps.iter().map(|g| g.answer.as_str()).collect();
+        for word in ["5", "the"] {
+            assert!(!answers.contains(&word), "{answers:?}");
+        }
+        let otter = gaps.iter().find(|g| g.answer == "otter").unwrap();
+        assert!(
+            otter.prompt.contains("If an ____ is seen, note the ____."),
+            "{otter:?}"
+        );
     }
 
     #[test]

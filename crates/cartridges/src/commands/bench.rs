@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cartridges_engine::{Engine, EngineOptions, GenerateRequest, RequestId, StepEvent};
 use cartridges_model::cartridge::random_vectors;
 use clap::{Args, Subcommand};
@@ -12,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::figure;
 use crate::opening::{ModelArgs, RuntimeArgs};
 
 /// Measure how fast this machine is.
@@ -61,6 +63,9 @@ struct ServeBench {
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    /// Also draw tokens per second as an SVG figure.
+    #[arg(long, value_name = "FILE")]
+    figure: Option<PathBuf>,
 }
 
 /// One row of the result.
@@ -159,6 +164,12 @@ impl ServeBench {
             let (name, requests) = ("document in every prompt", whole(true));
             rows.push(measure(name, &mut fresh(), &requests, true)?);
         }
+        if let Some(path) = &self.figure {
+            let bars: Vec<_> = rows.iter().map(|r| (r.name, r.tokens_per_second)).collect();
+            let title = self.title(&model.identity.id);
+            std::fs::write(path, figure::bars(&title, "tok/s", &bars))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
         let mut out = std::io::stdout().lock();
         if self.json {
             let result = serde_json::json!({
@@ -166,6 +177,7 @@ impl ServeBench {
                 "model": model.identity.id,
                 "device": runtime.choice.to_string(),
                 "threads": runtime.threads,
+                "precision": model.decoder.precision().to_string(),
                 "requests": self.requests,
                 "cartridge_tokens": self.cartridge_tokens,
                 "document_tokens": self.document_tokens,
@@ -199,6 +211,15 @@ impl ServeBench {
             )?;
         }
         Ok(())
+    }
+}
+
+impl ServeBench {
+    fn title(&self, model: &str) -> String {
+        format!(
+            "{} requests, {} slots for {} tokens, {} tokens of KV memory · {model}",
+            self.requests, self.cartridge_tokens, self.document_tokens, self.kv_tokens
+        )
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges_engine::EngineOptions;
-use cartridges_serve::{ApiKey, Server, ServerOptions, serve};
-use clap::Args;
+use cartridges_model::hub::ResolveOptions;
+use cartridges_serve::{ApiKey, Server, ServerOptions, Source, serve};
+use clap::{Args, ValueEnum};
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_text};
 use crate::serving::{LocalInference, ServingOptions};
@@ -43,6 +44,13 @@ pub struct ServeArgs {
     /// More host names by which clients may address a loopback server, such as a proxy's; may repeat.
     #[arg(long = "allow-host", value_name = "NAME")]
     allowed_hosts: Vec<String>,
+    /// Places from which a request may have a cartridge fetched into the folder; may repeat.
+    #[arg(
+        long = "allow-remote",
+        value_name = "PLACE",
+        requires = "cartridge_dir"
+    )]
+    allow_remote: Vec<Remote>,
     /// Requests that may wait.
     #[arg(long, default_value_t = 1024, value_name = "N", value_parser = at_least_one)]
     max_queue: usize,
@@ -65,6 +73,13 @@ pub struct ServeArgs {
     /// Most log-probs per token that a request may ask for.
     #[arg(long, default_value_t = 20, value_name = "N")]
     max_top_logprobs: usize,
+}
+
+/// Where cartridges can be fetched from.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Remote {
+    /// A repository of the Hugging Face hub with a cartridge in it.
+    Huggingface,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -98,6 +113,11 @@ impl ServeArgs {
             api_keys,
             force_public: self.force_public,
             allowed_hosts: self.allowed_hosts.clone(),
+            allow_remote: self
+                .allow_remote
+                .iter()
+                .map(|Remote::Huggingface| Source::HuggingFace)
+                .collect(),
             max_queue: self.max_queue,
             request_timeout_seconds: self.request_timeout,
             max_top_logprobs: self.max_top_logprobs,
@@ -139,6 +159,7 @@ pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
         cartridge_bytes,
         max_top_logprobs: args.max_top_logprobs,
         max_completion_tokens: args.max_completion_tokens,
+        hub: ResolveOptions::from_env(),
     };
     eprintln!(
         "memory   {kv_rows} tokens of keys and values ({} MiB), of them {} MiB for cartridges",

@@ -117,7 +117,7 @@ fn full_recipe() -> Recipe {
                 SeedType::Creative,
             ],
             verbatim_repeats: 1,
-            gaps_per_sentence: 6,
+            gaps_per_sentence: 7,
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {

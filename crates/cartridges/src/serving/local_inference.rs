@@ -10,17 +10,18 @@ use cartridges_engine::{
 };
 use cartridges_eval::chat_ids;
 use cartridges_model::LanguageModel;
+use cartridges_model::hub::ResolveOptions;
 use cartridges_model::text::{ChatMessage, RenderOptions};
 use cartridges_serve::{
-    Answer, AnswerSender, CartridgeInfo, Constraint as Form, Event, Inference, Job, JobError, Load,
-    Prompt, Role, Served, Source, TokenText,
+    Answer, AnswerSender, CartridgeInfo, CartridgeSpec, Constraint as Form, Event, Inference, Job,
+    JobError, Load, Prompt, Role, Served, Source, TokenText,
 };
 
 use super::engine_thread::{EngineThread, Task};
 use super::shelf::{Loan, Shelf};
 
 /// What a local engine serves with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServingOptions {
     /// The engine's limits.
     pub engine: EngineOptions,
@@ -32,6 +33,8 @@ pub struct ServingOptions {
     pub max_top_logprobs: usize,
     /// The answer's token limit where a request names none.
     pub max_completion_tokens: Option<usize>,
+    /// How cartridges of the hub are fetched.
+    pub hub: ResolveOptions,
 }
 
 /// A model in this process, for [`cartridges_serve::serve`].
@@ -51,6 +54,8 @@ struct Desk {
     shelf: Shelf,
     constraints: Arc<OnceLock<Result<ConstraintFactory, String>>>,
     max_completion_tokens: Option<usize>,
+    /// How cartridges are fetched.
+    hub: ResolveOptions,
 }
 
 /// Counts a job as being prepared.
@@ -97,6 +102,7 @@ impl LocalInference {
                 shelf,
                 constraints: Arc::default(),
                 max_completion_tokens: options.max_completion_tokens,
+                hub: options.hub,
             },
             draining: AtomicBool::new(false),
             intake: Arc::default(),
@@ -109,19 +115,7 @@ impl Desk {
         let loans = job
             .cartridges
             .iter()
-            .map(|spec| {
-                let borrowed = self.shelf.borrow(&spec.id, spec.force_redownload);
-                borrowed.map_err(|error| match error {
-                    JobError::NotFound(_) if spec.source != Source::Local => {
-                        JobError::NotFound(format!(
-                            "cartridge {} is not on this server, which does not download from {}",
-                            spec.id,
-                            spec.source.as_str()
-                        ))
-                    }
-                    other => other,
-                })
-            })
+            .map(|spec| self.borrow(spec))
             .collect::<Result<Vec<Loan>, JobError>>()?;
         let prompt = self.ids(job.prompt, !loans.is_empty())?;
         let sampling = Sampling {
@@ -161,6 +155,22 @@ impl Desk {
             answer: answer.clone(),
             loans,
         })
+    }
+
+    /// A cartridge from the shelf, or from the place that the request names; which places it may name
+    /// has been checked.
+    fn borrow(&self, spec: &CartridgeSpec) -> Result<Loan, JobError> {
+        let remote = spec.source == Source::HuggingFace;
+        if remote && spec.force_redownload {
+            self.shelf.fetch(&spec.requested, &spec.id, &self.hub)?;
+        }
+        match self.shelf.borrow(&spec.id, spec.force_redownload) {
+            Err(JobError::NotFound(_)) if remote && !spec.force_redownload => {
+                self.shelf.fetch(&spec.requested, &spec.id, &self.hub)?;
+                self.shelf.borrow(&spec.id, false)
+            }
+            borrowed => borrowed,
+        }
     }
 
     fn ids(&self, prompt: Prompt, behind_cartridge: bool) -> Result<Vec<u32>, JobError> {

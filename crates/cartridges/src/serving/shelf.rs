@@ -10,13 +10,18 @@ use std::time::SystemTime;
 
 use cartridges_engine::CartridgeHandle;
 use cartridges_model::LanguageModel;
-use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, load, load_manifest};
+use cartridges_model::cartridge::{
+    CartridgeDtype, CartridgeManifest, MANIFEST_FILE, TENSOR_FILE, load, load_manifest,
+};
+use cartridges_model::hub::{ResolveOptions, fetch_files};
 use cartridges_serve::{CartridgeInfo, JobError};
 
 use super::engine_thread::EngineThread;
 
 /// What a cartridge folder holds.
-const FILES: [&str; 2] = ["cartridge.json", "cartridge.safetensors"];
+const FILES: [&str; 2] = [MANIFEST_FILE, TENSOR_FILE];
+/// What a fetched file may have beyond the budget for tensors.
+const OVERHEAD: u64 = 1 << 20;
 /// Folders that a listing looks at.
 const LONGEST_LIST: usize = 10_000;
 
@@ -152,7 +157,7 @@ impl Inner {
         manifest
             .check(&self.model.identity, false)
             .map_err(|error| unusable(&error))?;
-        let bytes = size(&cartridge);
+        let bytes = cartridge.byte_len(CartridgeDtype::F32) as u64;
         if bytes > self.budget {
             let limit = format!(
                 "it has {bytes} bytes, the server's limit is {}",
@@ -242,6 +247,31 @@ impl Shelf {
         inner.bring(id, &path, version)
     }
 
+    /// Brings the cartridge of the hub repository `repo` into the folder as `id`, in place of one that
+    /// may be there.
+    ///
+    /// # Errors
+    /// If it cannot be fetched, is damaged, or made for another model.
+    pub fn fetch(&self, repo: &str, id: &str, hub: &ResolveOptions) -> Result<(), JobError> {
+        let inner = &self.0;
+        let refused = |error: &dyn std::fmt::Display| {
+            tracing::warn!(cartridge = repo, %error, "a cartridge cannot be fetched");
+            JobError::NotFound(format!("cartridge {repo} could not be fetched"))
+        };
+        let folder = inner.folder.as_ref();
+        let folder = folder.ok_or_else(|| refused(&"this server has no cartridge folder"))?;
+        let _one = inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached =
+            fetch_files(repo, &FILES, inner.budget + OVERHEAD, hub).map_err(|e| refused(&e))?;
+        let (_, manifest) = load(&cached).map_err(|e| refused(&e))?;
+        manifest
+            .check(&inner.model.identity, false)
+            .map_err(|error| {
+                JobError::Invalid(format!("cartridge {id} cannot be used: {error}"))
+            })?;
+        place(&cached, folder, id).map_err(|e| refused(&e))
+    }
+
     /// Times a cartridge was in memory already, and times it was not.
     pub fn counts(&self) -> (u64, u64) {
         let count = |x: &AtomicU64| x.load(Ordering::Relaxed);
@@ -300,19 +330,24 @@ fn version(path: &Path) -> std::io::Result<Version> {
     Ok([of(FILES[0])?, of(FILES[1])?])
 }
 
-fn size(cartridge: &HostCartridge) -> u64 {
-    let values: usize = cartridge
-        .layers
-        .iter()
-        .map(|layer| layer.key.len() + layer.value.len())
-        .sum();
-    4 * values as u64
+/// Puts the files of a cartridge into `folder/id` at once: a reader sees the old ones or the new ones.
+fn place(files: &Path, folder: &Path, id: &str) -> std::io::Result<()> {
+    let new = tempfile::TempDir::with_prefix_in(".fetched-", folder)?;
+    for file in FILES {
+        fs::copy(files.join(file), new.path().join(file))?;
+    }
+    let target = folder.join(id);
+    let old = tempfile::TempDir::with_prefix_in(".replaced-", folder)?;
+    if target.exists() {
+        fs::rename(&target, old.path().join(id))?;
+    }
+    fs::rename(new.path(), &target)
 }
 
 #[cfg(test)]
 mod tests {
     use cartridges_engine::EngineOptions;
-    use cartridges_model::cartridge::{CartridgeDtype, ModelIdentity, random_vectors, save};
+    use cartridges_model::cartridge::{ModelIdentity, random_vectors, save};
     use cartridges_model::decoder::{Decoder, ModelConfig};
     use cartridges_model::text::ChatTokenizer;
     use cartridges_model::weights::Weights;
@@ -354,7 +389,7 @@ mod tests {
             CartridgeDtype::F32,
         )
         .unwrap();
-        size(&cartridge)
+        cartridge.byte_len(CartridgeDtype::F32) as u64
     }
 
     fn shelf(model: &Arc<LanguageModel>, folder: &Path, budget: u64) -> Shelf {
@@ -408,6 +443,37 @@ mod tests {
         // Giving the old one back does not count for the new one.
         drop(old);
         assert_eq!(shelf.0.state().entries["a"].loans, 1);
+    }
+
+    #[test]
+    fn what_was_fetched_takes_the_place_of_what_was_there() {
+        let (model, home) = (model(), TempDir::new().unwrap());
+        let folder = home.path().join("shelf");
+        put(&model, &folder.join("a"), 20);
+        let shelf = shelf(&model, &folder, 1 << 30);
+        assert!(shelf.borrow("b", false).is_err());
+        for (id, slots) in [("b", 20), ("a", 30)] {
+            let cached = home.path().join(format!("cached-{id}"));
+            put(&model, &cached, slots);
+            super::place(&cached, &shelf.0.path("a").unwrap().parent().unwrap(), id).unwrap();
+            drop(shelf.borrow(id, false).unwrap());
+            let list = shelf.list();
+            let info = list.iter().find(|info| info.id == id).unwrap();
+            assert_eq!(info.tokens, slots);
+        }
+        // Nothing else is left behind.
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        let hub = ResolveOptions {
+            endpoint: Some("http://127.0.0.1:9".to_owned()),
+            ..ResolveOptions::default()
+        };
+        for repo in ["owner/name", "../a", "a"] {
+            let error = shelf.fetch(repo, "c", &hub).unwrap_err();
+            assert!(
+                error.to_string().contains("could not be fetched"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -313,6 +313,23 @@ fn hostile_requests_are_refused_and_harm_nobody() {
 }
 
 #[test]
+fn a_request_may_name_a_remote_place_only_where_that_is_allowed() {
+    let far = with(
+        hello(),
+        json!({"cartridges": [{"id": "owner/name", "source": "huggingface"}]}),
+    );
+    let strict = start(place(), &[]);
+    let reply = strict.post("/v1/chat/completions", &far);
+    assert_eq!(reply.status, 400, "{reply:?}");
+    assert!(reply.body.contains("not allowed"), "{reply:?}");
+    // The tests' programs run without a network.
+    let open = start(place(), &["--allow-remote", "huggingface"]);
+    let reply = open.post("/v1/chat/completions", &far);
+    assert_eq!(reply.status, 404, "{reply:?}");
+    assert!(reply.body.contains("could not be fetched"), "{reply:?}");
+}
+
+#[test]
 fn a_public_address_and_every_route_need_a_key() {
     let home = place();
     let model = home.path().join("model");
@@ -382,44 +399,83 @@ fn many_clients_that_come_go_and_err_leave_nothing_behind() {
     let wanted: Vec<String> = (0..70)
         .map(|i| server.post("/v1/chat/completions", &question(i)).text())
         .collect();
-    std::thread::scope(|scope| {
-        for worker in 0..32 {
-            let (server, wanted) = (&server, &wanted);
-            scope.spawn(move || {
-                for round in 0..12 {
-                    let i = (worker * 31 + round * 17) % 70;
-                    let body = question(i);
-                    match (worker + round) % 6 {
-                        // Gone before the answer.
-                        0 => {
-                            let long = with(body, json!({"max_tokens": 400, "stream": true}));
-                            let request =
-                                server.request("/v1/chat/completions", None, &long.to_string());
-                            let mut stream = server.send(&request);
-                            let mut some = [0; 16];
-                            let _ = stream.read(&mut some);
-                        }
-                        1 => {
-                            let bad = server.request("/v1/chat/completions", None, "{\"no\": ");
-                            assert_eq!(server.exchange(&bad).status, 400);
-                        }
-                        _ => {
-                            let reply = server.post("/v1/chat/completions", &body);
-                            assert_eq!(reply.text(), wanted[i], "{i}");
-                        }
+    let storm = |rounds: std::ops::Range<usize>| {
+        std::thread::scope(|scope| {
+            for client in 0..64 {
+                let (server, wanted, rounds) = (&server, &wanted, rounds.clone());
+                scope.spawn(move || {
+                    for round in rounds {
+                        let i = (client * 31 + round * 17) % 70;
+                        visit(server, (client + round) % 8, question(i), &wanted[i]);
                     }
-                }
-            });
-        }
-    });
-    let load = at_rest(&server);
-    assert!(load["kv_rows_used"].as_u64() <= load["kv_rows_total"].as_u64());
+                });
+            }
+        });
+        let load = at_rest(&server);
+        // Nothing is held but the cartridge and stored prompts.
+        assert_eq!(load["kv_rows_used"], load["kv_rows_kept"], "{load}");
+        assert!(load["kv_rows_used"].as_u64() <= load["kv_rows_total"].as_u64());
+    };
+    // 64 × 32 = 2048 requests; memory is looked at once the first quarter has filled the caches.
+    storm(0..8);
+    let before = resident_kib(&server);
+    storm(8..32);
+    if let (Some(before), Some(after)) = (before, resident_kib(&server)) {
+        assert!(after < before + 32 * 1024, "{before} KiB became {after}");
+    }
     // Nothing is lost: the same memory serves the largest request that ever fitted.
     let large = with(
         hello(),
         json!({"max_tokens": 900, "temperature": 1, "seed": 1}),
     );
     assert_eq!(server.post("/v1/chat/completions", &large).status, 200);
+}
+
+/// One of the ways in which clients come and go.
+fn visit(server: &Running, manner: usize, question: Value, wanted: &str) {
+    let path = "/v1/chat/completions";
+    match manner {
+        // Gone before the answer, in its middle or in the request's.
+        0 => {
+            let long = with(question, json!({"max_tokens": 400, "stream": true}));
+            let mut stream = server.send(&server.request(path, None, &long.to_string()));
+            let mut some = [0; 16];
+            let _ = stream.read(&mut some);
+        }
+        1 => {
+            let request = server.request(path, None, &question.to_string());
+            drop(server.send(&request[..request.len() / 2]));
+        }
+        2 => {
+            let bad = server.request(path, None, "{\"no\": ");
+            assert_eq!(server.exchange(&bad).status, 400);
+        }
+        // A slow reader gets all of it.
+        3 => {
+            let request = server.request(path, None, &question.to_string());
+            let (mut stream, mut bytes) = (server.send(&request), Vec::new());
+            let mut some = [0; 64];
+            loop {
+                match stream.read(&mut some).unwrap() {
+                    0 => break,
+                    n => bytes.extend_from_slice(&some[..n]),
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let reply = utf8(&bytes);
+            let body = reply.split_once("\r\n\r\n").unwrap().1;
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["choices"][0]["message"]["content"], wanted);
+        }
+        _ => assert_eq!(server.post(path, &question).text(), wanted),
+    }
+}
+
+/// Memory of the server, where the system tells.
+fn resident_kib(server: &Running) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(unix)]
@@ -485,7 +541,11 @@ fn bench_serve_measures_all_ways() {
         "--new-tokens",
         "5",
     ];
-    let json: Value = serde_json::from_str(&works(&[&args[..], &sizes].concat())).unwrap();
+    let drawn = home.path().join("bench.svg");
+    let figure = ["--figure", text(&drawn)];
+    let json: Value = serde_json::from_str(&works(&[&args[..], &sizes, &figure].concat())).unwrap();
+    let svg = std::fs::read_to_string(&drawn).unwrap();
+    assert_eq!(svg.matches("<rect").count(), 4, "{svg}");
     let rows = json["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 4);
     for row in rows {
