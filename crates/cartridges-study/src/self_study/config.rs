@@ -64,7 +64,7 @@ pub struct SelfStudyConfig {
     /// How often the text is walked through, each time with shifted pieces and other wording
     /// (default 3). This is the weight of the pieces.
     pub verbatim_repeats: usize,
-    /// Gaps to fill, per sentence on average: names, numbers and rare words that the text itself answers
+    /// Gaps to fill per sentence: names, numbers and rare words that the text itself answers
     /// (default 0).
     pub gaps_per_sentence: usize,
     /// Whether conversations with an empty question or answer are left out (default true). They are

@@ -244,6 +244,11 @@ fn memory() -> Memory {
     }
 }
 
+/// Bytes of memory that programs can still have, where the system tells.
+pub(super) fn available_memory() -> Option<u64> {
+    memory().available_bytes
+}
+
 /// A line such as `MemTotal:  16303428 kB`, in bytes.
 fn meminfo(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;

@@ -9,6 +9,7 @@ use cartridges_model::hub::ResolveOptions;
 use cartridges_serve::{ApiKey, Server, ServerOptions, Source, serve};
 use clap::{Args, ValueEnum};
 
+use super::doctor::available_memory;
 use crate::opening::{ModelArgs, RuntimeArgs, read_text};
 use crate::serving::{LocalInference, ServingOptions};
 
@@ -140,9 +141,7 @@ pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
         bail!("cartridge folder {} does not exist", folder.display());
     }
     let model = args.model.open(&runtime.open()?)?;
-    let config = model.decoder.config();
-    // Keys and values of one token in f32.
-    let row = 8 * config.num_layers * config.num_kv_heads * config.head_dim;
+    let row = model.decoder.config().kv_bytes_per_token(size_of::<f32>());
     let kv_rows = args.kv_tokens.unwrap_or_else(|| default_rows(row));
     let cartridge_bytes = match args.cartridge_mib {
         Some(mib) => mib << 20,
@@ -186,14 +185,8 @@ pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
 
 /// A third of the free memory in rows, or 32768 where the system does not tell.
 fn default_rows(row_bytes: usize) -> usize {
-    let free = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-            line.split_whitespace().next()?.parse::<usize>().ok()
-        });
-    match free {
-        Some(kib) => (kib * 1024 / 3 / row_bytes.max(1)).clamp(4096, 1 << 20),
+    match available_memory() {
+        Some(bytes) => (bytes as usize / 3 / row_bytes.max(1)).clamp(4096, 1 << 20),
         None => 32 * 1024,
     }
 }

@@ -117,11 +117,11 @@ fn full_recipe() -> Recipe {
                 SeedType::Creative,
             ],
             verbatim_repeats: 1,
-            gaps_per_sentence: 7,
+            gaps_per_sentence: 6,
             ..SelfStudyConfig::default()
         },
         train: TrainConfig {
-            steps: 130,
+            steps: 170,
             packed_seq_length: 512,
             recompute: Recompute::Nothing,
             verbatim_weight: 2.0,
