@@ -21,7 +21,7 @@ pub fn bars(title: &str, unit: &str, rows: &[(&str, f64)]) -> String {
          <style>text{{fill:#1c2733}}rect{{fill:#2b6cb0}}@media(prefers-color-scheme:dark)\
          {{text{{fill:#e6edf3}}rect{{fill:#6cb0f0}}}}</style>\n\
          <title>{title}</title>\n\
-         <text x=\"8\" y=\"26\" font-size=\"16\" font-weight=\"600\">{title}</text>\n",
+         <text x=\"8\" y=\"26\" font-size=\"14\" font-weight=\"600\">{title}</text>\n",
         title = escaped(title),
     );
     for (index, (label, value)) in rows.iter().enumerate() {
