@@ -207,6 +207,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[allow(clippy::needless_range_loop)] // fixed arrays that are to stay in registers
     fn tile<const O: usize, const R: usize>(
         weight: Rows<'_, bf16>,
         x: Rows<'_, bf16>,

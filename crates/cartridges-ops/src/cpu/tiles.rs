@@ -196,6 +196,7 @@ fn sums<S: Simd, const R: usize>(simd: S, weights: Rows<'_>, values: Rows<'_>, o
 
 /// The vectors `column .. column + C` of all sums.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // fixed arrays that are to stay in registers
 fn columns<S: Simd, const R: usize, const C: usize>(
     simd: S,
     weights: [&[f32]; R],

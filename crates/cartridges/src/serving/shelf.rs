@@ -455,7 +455,7 @@ mod tests {
         for (id, slots) in [("b", 20), ("a", 30)] {
             let cached = home.path().join(format!("cached-{id}"));
             put(&model, &cached, slots);
-            super::place(&cached, &shelf.0.path("a").unwrap().parent().unwrap(), id).unwrap();
+            super::place(&cached, shelf.0.path("a").unwrap().parent().unwrap(), id).unwrap();
             drop(shelf.borrow(id, false).unwrap());
             let list = shelf.list();
             let info = list.iter().find(|info| info.id == id).unwrap();
