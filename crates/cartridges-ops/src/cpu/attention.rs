@@ -163,7 +163,7 @@ impl WithSimd for FewScores<'_> {
         let width = self.keys.len;
         for (key, keys) in self.keys.parts(tiles::COLUMNS) {
             for (row, queries) in self.queries.parts(tiles::ROWS) {
-                tiles::products_of(simd, keys, queries, &[], |o, r, value| {
+                tiles::products(simd, keys, queries, &[], |o, r, value| {
                     self.scores[(row + r) * width + key + o] = value;
                 });
             }

@@ -6,7 +6,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::tiles::{Rows, column_tasks};
+use super::tiles::{Rows, column_tasks, rows_per_task};
 
 /// Proof that this processor has the instructions.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +14,7 @@ pub struct Bf16(());
 
 /// Values of the contraction that one pass covers: what a task touches stays in the second cache.
 const DEPTH: usize = 2560;
-/// Weight rows of a task.
+/// Most weight rows of a task that goes over them more than once.
 const TASK_ROWS: usize = 64;
 /// Input rows that share one pass over a task's weights.
 const PANEL_ROWS: usize = 64;
@@ -38,7 +38,10 @@ impl Bf16 {
         let x = self.rounded(x);
         let x = Rows::packed(&x, width);
         let mut out = vec![0f32; n * out_rows];
-        let rows = rows_per_task(out_rows, n, width);
+        let rows = match rows_per_task(out_rows, width * n) {
+            rows if n > PANEL_ROWS => rows.min(TASK_ROWS),
+            rows => rows,
+        };
         let tasks = column_tasks(&mut out, out_rows, rows);
         tasks
             .into_par_iter()
@@ -111,19 +114,6 @@ impl Bf16 {
     }
 }
 
-/// Weight rows of a task: few enough that every thread has some, many enough to be worth it.
-fn rows_per_task(out_rows: usize, n: usize, width: usize) -> usize {
-    const LEAST_WORK: usize = 128 * 1024;
-    const TASKS_PER_THREAD: usize = 8;
-    let share = out_rows.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
-    let least = LEAST_WORK.div_ceil(n * width);
-    match n {
-        0..=PANEL_ROWS => share.max(least),
-        _ => share.clamp(least, TASK_ROWS.max(least)),
-    }
-    .next_multiple_of(4)
-}
-
 /// The columns from `first` on of `weight [rows, width]` as rows of `turned [columns, rows]`.
 fn turn(weight: &[bf16], width: usize, first: usize, turned: &mut [bf16]) {
     /// Rows that are turned together: a cache line of the result.
@@ -148,13 +138,12 @@ mod x86 {
 
     use half::bf16;
 
+    use super::super::simd::prefetch;
     use super::super::tiles::Rows;
     use super::PANEL_ROWS;
 
     /// bf16 values of a vector.
     const LANES: usize = 32;
-    /// bf16 values of a cache line.
-    const LINE: usize = 32;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[allow(unsafe_code)]
@@ -181,10 +170,7 @@ mod x86 {
             let tiles = x.len.div_ceil(4);
             for (o, here) in weight.parts(4) {
                 // The next weight rows come from memory while these are multiplied.
-                let next = weight.values.get((o + 4) * weight.stride..);
-                let next = next.unwrap_or_default();
-                let next = &next[..next.len().min(4 * weight.stride)];
-                let mut ahead = next.chunks(next.len().div_ceil(tiles).max(1));
+                let mut ahead = weight.pieces(o + 4, 4, tiles);
                 for (r, x) in x.parts(4) {
                     let ahead = ahead.next().unwrap_or_default();
                     let out = &mut out[r..];
@@ -226,13 +212,8 @@ mod x86 {
         }
         let mut sums = [[_mm512_setzero_ps(); R]; O];
         let full = width / LANES;
-        let lines = ahead.len().div_ceil(LINE * full.max(1));
         for step in 0..full {
-            for line in step * lines..(step + 1) * lines {
-                if let Some(value) = ahead.get(line * LINE) {
-                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
-                }
-            }
+            prefetch(ahead, step, full);
             let at = step * LANES;
             let mut vectors = [load(rows[0], at); R];
             for r in 1..R {

@@ -10,15 +10,11 @@ use rayon::prelude::*;
 
 use super::bf16::Bf16;
 use super::slices::{all_f32, bf16_values, contiguous, dims, tensor, values};
-use super::tiles::{self, COLUMNS as OUT_BLOCK, ROWS as ROW_BLOCK, column_tasks};
+use super::tiles::{COLUMNS, ROWS, Rows, column_tasks, products, rows_per_task};
 use crate::portable;
 
 /// From this many input rows on, the blocked GEMM wins.
 const GEMM_ROWS: usize = 192;
-/// Multiply-adds worth a task of its own.
-const TASK: usize = 64 * 1024;
-/// Tasks a thread gets at most, so that late threads can take from slow ones.
-const TASKS_PER_THREAD: usize = 8;
 
 pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     if let Some((bf16, weight)) = fast_bf16(&x, &weight) {
@@ -33,15 +29,16 @@ pub fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     }
     let [out_rows, _] = dims::<2>(&weight);
     let x = contiguous(x);
-    let (x, w) = (values(&x), values(&weight));
-    let least = TASK.div_ceil(width * n);
-    let share = out_rows.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
-    let block = least.max(share).next_multiple_of(OUT_BLOCK);
+    let (x, w) = (Rows::packed(values(&x), width), values(&weight));
+    let block = rows_per_task(out_rows, width * n);
     let mut out = vec![0f32; n * out_rows];
     column_tasks(&mut out, out_rows, block)
         .into_par_iter()
         .zip(w.par_chunks(block * width))
-        .for_each(|(out, w)| Arch::new().dispatch(FewRows { x, w, out, width }));
+        .for_each(|(out, w)| {
+            let w = Rows::packed(w, width);
+            Arch::new().dispatch(FewRows { x, w, out });
+        });
     tensor(out, [n, out_rows])
 }
 
@@ -63,12 +60,11 @@ fn fast_bf16(x: &FlexTensor, weight: &FlexTensor) -> Option<(Bf16, FlexTensor)> 
     Some((bf16, weight.to_contiguous()))
 }
 
-/// `out[r][o] = w_o · x_r` for the weight rows in `w`.
+/// `out[r][o] = w_o · x_r`.
 struct FewRows<'a> {
-    x: &'a [f32],
-    w: &'a [f32],
+    x: Rows<'a>,
+    w: Rows<'a>,
     out: Vec<&'a mut [f32]>,
-    width: usize,
 }
 
 impl WithSimd for FewRows<'_> {
@@ -76,22 +72,15 @@ impl WithSimd for FewRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self {
-            x,
-            w,
-            mut out,
-            width,
-        } = self;
-        let step = OUT_BLOCK * width;
-        let tiles = out.len().div_ceil(ROW_BLOCK);
-        for (block, here) in w.chunks(step).enumerate() {
+        let Self { x, w, mut out } = self;
+        let tiles = x.len.div_ceil(ROWS);
+        for (first, here) in w.parts(COLUMNS) {
             // The next weight rows come from memory while these are multiplied.
-            let next = &w[((block + 1) * step).min(w.len())..((block + 2) * step).min(w.len())];
-            let mut ahead = next.chunks(next.len().div_ceil(tiles).max(1));
-            for (x, out) in x.chunks(ROW_BLOCK * width).zip(out.chunks_mut(ROW_BLOCK)) {
+            let mut ahead = w.pieces(first + COLUMNS, COLUMNS, tiles);
+            for ((_, x), out) in x.parts(ROWS).zip(out.chunks_mut(ROWS)) {
                 let ahead = ahead.next().unwrap_or_default();
-                tiles::products(simd, here, x, width, ahead, |o, r, value| {
-                    out[r][block * OUT_BLOCK + o] = value;
+                products(simd, here, x, ahead, |o, r, value| {
+                    out[r][first + o] = value
                 });
             }
         }

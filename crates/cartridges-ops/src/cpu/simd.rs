@@ -2,24 +2,28 @@
 
 /// Lanes that a loop keeps apart so that sums can be vectorised without reordering surprises.
 pub const LANES: usize = 16;
+/// Bytes that come from memory together.
+const LINE_BYTES: usize = 64;
 
-/// Floats in a cache line.
-pub const LINE: usize = 16;
-
-/// Asks for the cache line of `values[at]`, if there is one; a hint without effect elsewhere.
+/// Asks for one of `parts` equal shares of the cache lines of `values`, the one numbered `part`; a hint
+/// without effect elsewhere. Called for every part, it spreads the whole over a loop.
 #[inline(always)]
-pub fn prefetch(values: &[f32], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(value) = values.get(at) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch of an address inside a slice that is borrowed here.
-        #[allow(unsafe_code)]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+pub fn prefetch<T>(values: &[T], part: usize, parts: usize) {
+    let line = LINE_BYTES / size_of::<T>();
+    let share = values.len().div_ceil(line * parts);
+    for at in part * share..(part + 1) * share {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(value) = values.get(at * line) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a prefetch of an address inside a slice that is borrowed here.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+            }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, at);
 }
 
 /// Runs `f` compiled for the best instruction set found at run time.

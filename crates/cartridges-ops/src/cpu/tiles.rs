@@ -1,10 +1,10 @@
 //! Products small enough to be held in registers from start to end.
 
-use std::array;
+use std::{array, slice};
 
 use pulp::Simd;
 
-use super::simd::{LINE, prefetch};
+use super::simd::prefetch;
 
 /// Rows of the right side that share one pass over the left side.
 pub const ROWS: usize = 4;
@@ -25,20 +25,15 @@ pub fn column_tasks(out: &mut [f32], width: usize, count: usize) -> Vec<Vec<&mut
     tasks
 }
 
-/// Hands `put(o, r, left_o · right_r)` every product of at most [`COLUMNS`] with at most [`ROWS`]
-/// rows of `width` values, and calls `ahead` into the cache meanwhile.
-#[inline(always)]
-pub fn products<S: Simd>(
-    simd: S,
-    left: &[f32],
-    right: &[f32],
-    width: usize,
-    ahead: &[f32],
-    put: impl FnMut(usize, usize, f32),
-) {
-    let left = Rows::packed(left, width);
-    let right = Rows::packed(right, width);
-    products_of(simd, left, right, ahead, put);
+/// Rows of a task: few enough that every thread has some and late threads can take from slow ones, enough
+/// to be worth a task. `work` is in multiply-adds per row.
+pub fn rows_per_task(rows: usize, work: usize) -> usize {
+    const LEAST_WORK: usize = 64 * 1024;
+    const TASKS_PER_THREAD: usize = 8;
+    let share = rows.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
+    share
+        .max(LEAST_WORK.div_ceil(work))
+        .next_multiple_of(COLUMNS)
 }
 
 /// Rows of equal width, `stride` values apart.
@@ -88,6 +83,15 @@ impl<'a, T: Copy> Rows<'a, T> {
         }
     }
 
+    /// The values of the `len` rows from `start` on, fewer at the end, in `pieces` of about one length.
+    #[inline(always)]
+    pub fn pieces(&self, start: usize, len: usize, pieces: usize) -> slice::Chunks<'a, T> {
+        let end = self.values.len();
+        let from = (start * self.stride).min(end);
+        let values = &self.values[from..(from + len * self.stride).min(end)];
+        values.chunks(values.len().div_ceil(pieces).max(1))
+    }
+
     /// All rows in parts of `len`, each with its first row's number.
     #[inline(always)]
     pub fn parts(self, len: usize) -> impl Iterator<Item = (usize, Self)> {
@@ -97,9 +101,10 @@ impl<'a, T: Copy> Rows<'a, T> {
     }
 }
 
-/// [`products`] of rows wherever they lie.
+/// Hands `put(o, r, left_o · right_r)` every product of at most [`COLUMNS`] with at most [`ROWS`] rows,
+/// and calls `ahead` into the cache meanwhile.
 #[inline(always)]
-pub fn products_of<S: Simd>(
+pub fn products<S: Simd>(
     simd: S,
     left: Rows<'_>,
     right: Rows<'_>,
@@ -135,11 +140,8 @@ fn tile<S: Simd, const O: usize, const R: usize>(
     let left_vectors: [_; O] = array::from_fn(|o| &left[o].0[..steps]);
     let right_vectors: [_; R] = array::from_fn(|r| &right[r].0[..steps]);
     let mut sums = [[simd.splat_f32s(0.0); R]; O];
-    let lines = ahead.len().div_ceil(LINE * steps.max(1));
     for at in 0..steps {
-        for line in at * lines..(at + 1) * lines {
-            prefetch(ahead, line * LINE);
-        }
+        prefetch(ahead, at, steps);
         for o in 0..O {
             for r in 0..R {
                 sums[o][r] =
