@@ -40,9 +40,25 @@ pub(super) struct Gap {
     pub answer: String,
 }
 
-/// Up to `per_sentence` gaps for every sentence: first names and numbers, then words that are rare in
-/// the text, evenly spread over the sentence. A short sentence is asked about as often as a long one.
-pub(super) fn gaps(text: &SegmentedText<'_>, per_sentence: usize) -> Vec<Gap> {
+/// How many gaps a sentence gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Density {
+    /// At least so many, if it has as much to ask for.
+    pub per_sentence: usize,
+    /// One for every so many words, where that is more; 0: no more.
+    pub words_per_gap: usize,
+}
+
+impl Density {
+    fn gaps_in(self, words: usize) -> usize {
+        let by_length = words.checked_div(self.words_per_gap).unwrap_or(0);
+        self.per_sentence.max(by_length)
+    }
+}
+
+/// The gaps of every sentence: first names and numbers, then words that are rare in the text, evenly
+/// spread over the sentence.
+pub(super) fn gaps(text: &SegmentedText<'_>, density: Density) -> Vec<Gap> {
     let sentences: Vec<Vec<&str>> = text
         .sentences()
         .map(|sentence| sentence.split_whitespace().collect())
@@ -55,8 +71,9 @@ pub(super) fn gaps(text: &SegmentedText<'_>, per_sentence: usize) -> Vec<Gap> {
     for (index, words) in sentences.iter().enumerate() {
         let spans = spans(words, &counts);
         let (facts, rare): (Vec<_>, Vec<_>) = spans.into_iter().partition(|s| s.is_fact);
-        let mut chosen: Vec<Range<usize>> = spread(facts, per_sentence);
-        let room = per_sentence - chosen.len();
+        let wanted = density.gaps_in(words.len());
+        let mut chosen: Vec<Range<usize>> = spread(facts, wanted);
+        let room = wanted - chosen.len();
         chosen.extend(spread(rare, room));
         chosen.sort_by_key(|span| span.start);
         for span in chosen {
@@ -151,15 +168,13 @@ fn with_gap(words: &[&str], span: &Range<usize>) -> String {
     let to = (span.end + REACH).min(words.len());
     let joined = words[span.clone()].join(" ");
     let hidden = core(&joined).to_lowercase();
-    let mut parts: Vec<String> = Vec::new();
-    for word in &words[from..span.start] {
-        parts.push(blanked(word, &hidden));
-    }
-    parts.push(blanked(&joined, &hidden));
-    for word in &words[span.end..to] {
-        parts.push(blanked(word, &hidden));
-    }
-    parts.join(" ")
+    let shown: Vec<String> = words[from..span.start]
+        .iter()
+        .chain([&joined.as_str()])
+        .chain(&words[span.end..to])
+        .map(|word| blanked(word, &hidden))
+        .collect();
+    shown.join(" ")
 }
 
 /// The word, or a blank if it is the hidden one.
@@ -198,11 +213,19 @@ mod tests {
     }
 
     fn gaps_of(text: &str, per_sentence: usize) -> Vec<Gap> {
+        let density = Density {
+            per_sentence,
+            words_per_gap: 0,
+        };
+        gaps_with(text, density)
+    }
+
+    fn gaps_with(text: &str, density: Density) -> Vec<Gap> {
         let config = SelfStudyConfig::default();
         let text: TextResource = config.text_resource("x", text, Arc::new(Bytes)).unwrap();
         let resources: Vec<Box<dyn Resource>> = vec![Box::new(text)];
         let texts = segmented(&resources);
-        gaps(texts[0].as_ref().unwrap(), per_sentence)
+        gaps(texts[0].as_ref().unwrap(), density)
     }
 
     #[test]
@@ -239,6 +262,26 @@ mod tests {
         assert!(gaps_of(text, 0).is_empty());
         let one: Vec<String> = gaps_of(text, 1).into_iter().map(|g| g.answer).collect();
         assert_eq!(one, ["Edda Falk", "keeper"]);
+    }
+
+    #[test]
+    fn long_sentences_are_asked_about_in_every_part() {
+        let text = "The cat sleeps here. Staff who work in the hall for four hours must drink two \
+                    litres of water and rest in the canteen, where the cook serves barley soup.";
+        let answers = |words_per_gap| -> Vec<String> {
+            let density = Density {
+                per_sentence: 2,
+                words_per_gap,
+            };
+            let gaps = gaps_with(text, density);
+            gaps.into_iter().map(|gap| gap.answer).collect()
+        };
+        // The short sentence has one run of rare words, the long one has more than two.
+        assert_eq!(answers(0).len(), 3);
+        let dense = answers(3);
+        assert!(dense.len() > 7, "{dense:?}");
+        assert!(dense.iter().any(|a| a.contains("barley")), "{dense:?}");
+        assert_eq!(dense[0], answers(0)[0]);
     }
 
     #[test]

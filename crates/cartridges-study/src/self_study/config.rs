@@ -64,9 +64,12 @@ pub struct SelfStudyConfig {
     /// How often the text is walked through, each time with shifted pieces and other wording
     /// (default 3). This is the weight of the pieces.
     pub verbatim_repeats: usize,
-    /// Gaps to fill per sentence: names, numbers and rare words that the text itself answers
+    /// Gaps to fill per sentence, at least: names, numbers and rare words that the text itself answers
     /// (default 0).
     pub gaps_per_sentence: usize,
+    /// One more gap for every so many words of a sentence, where that is more (default 0: no more), so
+    /// that long sentences are asked about in every part.
+    pub words_per_gap: usize,
     /// Whether conversations with an empty question or answer are left out (default true). They are
     /// counted either way.
     pub drop_empty: bool,
@@ -102,6 +105,7 @@ impl Default for SelfStudyConfig {
             verbatim_lead_tokens: 16,
             verbatim_repeats: 3,
             gaps_per_sentence: 0,
+            words_per_gap: 0,
             drop_empty: true,
             drop_cut_off: false,
             system_prompt_template: DEFAULT_SYSTEM_PROMPT.to_owned(),

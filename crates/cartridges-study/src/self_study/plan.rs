@@ -114,7 +114,7 @@ impl Plan {
                 plan.add_verbatim(config, &**resource);
             }
         }
-        if config.gaps_per_sentence > 0 {
+        if config.gaps_per_sentence + config.words_per_gap > 0 {
             plan.add_gaps(config, resources);
         }
         plan.add_conversations(config, resources)?;
@@ -147,9 +147,11 @@ impl Plan {
         let max_tokens = config.chunker.max_tokens_per_chunk;
         for (resource, text) in resources.iter().zip(coverage::segmented(resources)) {
             let Some(text) = text else { continue };
-            let mut gaps = cloze::gaps(&text, config.gaps_per_sentence)
-                .into_iter()
-                .peekable();
+            let density = cloze::Density {
+                per_sentence: config.gaps_per_sentence,
+                words_per_gap: config.words_per_gap,
+            };
+            let mut gaps = cloze::gaps(&text, density).into_iter().peekable();
             while let Some(first) = gaps.next() {
                 let context = text.context(&first.window, max_tokens);
                 let mut batch = vec![first];

@@ -68,7 +68,8 @@ pub(super) fn run(
     out: &Path,
 ) -> Result<()> {
     let questions = corpus.questions.clone().map(|mut list| {
-        list.questions.truncate(recipe.questions);
+        list.questions
+            .truncate(recipe.questions.unwrap_or(usize::MAX));
         list
     });
     let mut job = Job {

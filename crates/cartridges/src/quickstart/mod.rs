@@ -93,6 +93,7 @@ pub fn run(args: QuickstartArgs, runtime: &RuntimeArgs) -> Result<()> {
     let recipe = args.recipe.resolve(args.smoke)?;
     let corpus = args.corpus()?;
     writable_folder(&args.out)?;
+    recipe.save(&args.out)?;
     eprintln!(
         "cartridges {} · self-study, training and evaluation of {} ({} characters)",
         env!("CARGO_PKG_VERSION"),

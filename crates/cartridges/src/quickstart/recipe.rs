@@ -1,16 +1,25 @@
 //! The settings of the whole job.
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
 use cartridges_eval::MeasureOptions;
+use cartridges_model::atomic_file::write_bytes;
 use cartridges_study::seed_prompt::SeedType;
 use cartridges_study::self_study::SelfStudyConfig;
 use cartridges_train::{Recompute, TrainConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::opening::read_text;
+
 /// What can be set from the command line.
 #[derive(Debug, Clone, Args)]
 pub struct RecipeArgs {
+    /// TOML file with settings that differ from the recipe (`recipe.toml` in the output shows all of
+    /// them); flags win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Conversations of self-study.
     #[arg(long, value_name = "N")]
     conversations: Option<usize>,
@@ -53,8 +62,8 @@ pub struct Recipe {
     pub max_queries: usize,
     /// Optimizer steps of the cartridge of a tenth of the document's tokens (0: none is made).
     pub tenth_steps: usize,
-    /// Ask at most this many questions.
-    pub questions: usize,
+    /// Ask at most this many questions; by default all.
+    pub questions: Option<usize>,
     /// Put behind every question when measuring, under every condition alike.
     pub instruction: String,
 }
@@ -63,6 +72,11 @@ impl RecipeArgs {
     /// Defaults for the demo, or for a quick look, with the flags on top.
     pub fn resolve(&self, smoke: bool) -> Result<Recipe> {
         let mut recipe = if smoke { smoke_recipe() } else { full_recipe() };
+        if let Some(path) = &self.config {
+            let named = || format!("settings in {}", path.display());
+            let changes = toml::from_str(&read_text(path)?).with_context(named)?;
+            recipe = changed(&recipe, changes).with_context(named)?;
+        }
         if let Some(n) = self.conversations {
             recipe.study.num_conversations = n;
         }
@@ -78,7 +92,7 @@ impl RecipeArgs {
         if self.tokens.is_some_and(|n| n < 2) {
             bail!("--tokens must be at least 2: one slot is frozen and one must be trained");
         }
-        recipe.slots = self.tokens;
+        recipe.slots = self.tokens.or(recipe.slots);
         if let Some(lr) = self.lr {
             recipe.train.lr = lr;
         }
@@ -96,6 +110,34 @@ impl RecipeArgs {
         recipe.train.validate()?;
         Ok(recipe)
     }
+}
+
+impl Recipe {
+    /// Writes the settings to `recipe.toml` in the folder.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let text = toml::to_string_pretty(self)?;
+        let path = folder.join("recipe.toml");
+        Ok(write_bytes(&path, text.as_bytes())?)
+    }
+}
+
+/// A recipe with some settings, in tables as deep as the recipe's, replaced.
+fn changed(recipe: &Recipe, changes: toml::Table) -> Result<Recipe> {
+    fn put(into: &mut toml::Table, changes: toml::Table) {
+        for (name, value) in changes {
+            match (into.get_mut(&name), value) {
+                (Some(toml::Value::Table(inner)), toml::Value::Table(changes)) => {
+                    put(inner, changes);
+                }
+                (_, value) => {
+                    into.insert(name, value);
+                }
+            }
+        }
+    }
+    let mut all = toml::Table::try_from(recipe)?;
+    put(&mut all, changes);
+    Ok(all.try_into()?)
 }
 
 /// Fits a bare laptop: see `docs/quickstart-notes.md` for what was tried.
@@ -132,7 +174,7 @@ fn full_recipe() -> Recipe {
         slots: None,
         max_queries: 8192,
         tenth_steps: 20,
-        questions: usize::MAX,
+        questions: None,
         instruction: MeasureOptions::default().instruction,
     }
 }
@@ -157,7 +199,24 @@ fn smoke_recipe() -> Recipe {
         },
         max_queries: 2048,
         tenth_steps: 0,
-        questions: 4,
+        questions: Some(4),
         ..full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_settings_of_a_recipe_can_be_changed() {
+        let change = |text: &str| changed(&full_recipe(), toml::from_str(text).unwrap());
+        let recipe = change("tenth_steps = 3\n[study]\nwords_per_gap = 7").unwrap();
+        assert_eq!((recipe.tenth_steps, recipe.study.words_per_gap), (3, 7));
+        assert_eq!(recipe.study.num_conversations, 56);
+        assert_eq!(recipe.train, full_recipe().train);
+        for wrong in ["steps = 3", "[study]\ngaps = 3", "ratio = \"a\""] {
+            assert!(change(wrong).is_err(), "{wrong}");
+        }
     }
 }
