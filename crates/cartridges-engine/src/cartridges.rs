@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cartridges_model::adapter::AdapterHandle;
 use cartridges_model::cartridge::HostCartridge;
 use sha2::{Digest, Sha256};
 
 use crate::blocks::{BLOCK_ROWS, BlockId, blocks_for, row_at, row_ranges};
 use crate::engine::Engine;
 use crate::error::{EngineError, RequestError};
-use crate::radix::Root;
+use crate::sequence::Before;
 
 /// A cartridge that is resident in an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,23 +153,31 @@ impl Engine {
         self.memory.release(gone.blocks);
         // The same cartridge may be there under another handle.
         if !residents.values().any(|r| r.digest == gone.digest) {
-            self.memory.forget_cartridge(&gone.digest);
+            self.memory.forget_digest(&gone.digest);
         }
     }
 
-    /// What stands before a prompt behind some cartridges, and their rows.
+    /// What stands before a prompt.
     pub(crate) fn before(
         &self,
-        handles: &[CartridgeHandle],
-    ) -> Result<(Root, Vec<(usize, usize)>), RequestError> {
-        let mut root = Root::default();
-        let mut ranges = Vec::with_capacity(handles.len());
-        for handle in handles {
+        cartridges: &[CartridgeHandle],
+        adapters: &[AdapterHandle],
+    ) -> Result<Before, RequestError> {
+        let mut before = Before::default();
+        for handle in cartridges {
             let resident = self.cartridges.get(*handle)?;
-            root.cartridges.push(resident.digest);
-            ranges.extend(row_ranges(&resident.blocks, resident.slots));
+            before.root.cartridges.push(resident.digest);
+            before
+                .ranges
+                .extend(row_ranges(&resident.blocks, resident.slots));
         }
-        Ok((root, ranges))
+        for handle in adapters {
+            let registered = self.adapters.get(*handle);
+            let registered = registered.ok_or(RequestError::UnknownAdapter)?;
+            before.root.adapters.push(registered.digest);
+            before.adapters.push(registered.adapter.clone());
+        }
+        Ok(before)
     }
 }
 

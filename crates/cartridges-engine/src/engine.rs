@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::{AdapterError, AdapterHandle, AdapterRegistry, HostAdapter};
 
 use crate::blocks::{BLOCK_ROWS, blocks_for};
 use crate::cartridges::{CartridgeHandle, Cartridges};
@@ -65,7 +66,11 @@ pub struct Engine {
     pub(crate) options: EngineOptions,
     pub(crate) memory: KvMemory,
     pub(crate) cartridges: Cartridges,
+    pub(crate) adapters: AdapterRegistry,
     pub(crate) schedule: Schedule,
+    /// A token that makes a pass panic.
+    #[cfg(test)]
+    pub(crate) poison: Option<u32>,
 }
 
 impl Engine {
@@ -78,7 +83,10 @@ impl Engine {
             options,
             memory,
             cartridges: Cartridges::default(),
+            adapters: AdapterRegistry::default(),
             schedule: Schedule::default(),
+            #[cfg(test)]
+            poison: None,
         }
     }
 
@@ -90,6 +98,22 @@ impl Engine {
     /// Drops all stored prompt prefixes that nobody reads.
     pub fn forget_prefixes(&mut self) {
         self.memory.forget_unread();
+    }
+
+    /// Registers an adapter, which requests can name from now on.
+    ///
+    /// # Errors
+    /// If it does not fit the model.
+    pub fn add_adapter(&mut self, adapter: &HostAdapter) -> Result<AdapterHandle, AdapterError> {
+        self.adapters.register(adapter, &self.model.decoder)
+    }
+
+    /// Takes an adapter away, with the prompt prefixes stored with it. Requests that run with it end
+    /// with it; those that wait for it fail.
+    pub fn remove_adapter(&mut self, handle: AdapterHandle) {
+        if let Some(gone) = self.adapters.remove(handle) {
+            self.memory.forget_digest(&gone.digest);
+        }
     }
 
     /// What it holds now.
@@ -112,6 +136,7 @@ impl Engine {
     pub(crate) fn check(
         &self,
         cartridges: &[CartridgeHandle],
+        adapters: &[AdapterHandle],
         prompt: &[u32],
         more: usize,
     ) -> Result<(), RequestError> {
@@ -120,6 +145,9 @@ impl Engine {
         }
         if let Err(id) = self.model.decoder.check_ids(prompt) {
             return Err(RequestError::TokenId(id));
+        }
+        if adapters.iter().any(|a| self.adapters.get(*a).is_none()) {
+            return Err(RequestError::UnknownAdapter);
         }
         let slots = self.cartridges.slots(cartridges)?;
         let tokens = prompt.len().saturating_add(more);

@@ -38,6 +38,9 @@ pub enum RequestError {
     /// A cartridge that is not in the engine.
     #[error("it names a cartridge that was removed from the engine")]
     UnknownCartridge,
+    /// An adapter that is not in the engine.
+    #[error("it names an adapter that was removed from the engine")]
+    UnknownAdapter,
     /// A sampling setting outside its range: which, and what it may be.
     #[error("{0}")]
     Sampling(String),
@@ -47,6 +50,9 @@ pub enum RequestError {
     /// Ids could not be turned into text.
     #[error("{0}")]
     Text(String),
+    /// A mistake of the program.
+    #[error("the program failed while it worked on this request")]
+    Panicked,
     /// The required form of the answer cannot be met.
     #[error("{0}")]
     Constraint(String),
@@ -97,6 +103,9 @@ pub enum EngineError {
     /// The numbers could not be read back from the device.
     #[error("reading from the device failed: {0}")]
     Device(String),
+    /// A mistake of the program.
+    #[error("the engine panicked")]
+    Panicked,
     /// The caller's callback asked to stop.
     #[error("stopped")]
     Stopped,

@@ -27,6 +27,7 @@ mod tests;
 mod work;
 
 pub use cartridges::CartridgeHandle;
+pub use cartridges_model::adapter::AdapterHandle;
 pub use constraint::{Constraint, ConstraintError, ConstraintFactory, TokenBytes};
 pub use engine::{Engine, EngineOptions, EngineStats};
 pub use error::{EngineError, RequestError};

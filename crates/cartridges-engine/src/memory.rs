@@ -56,6 +56,13 @@ impl KvMemory {
         &self.blocks
     }
 
+    /// Whether the tensors of all layers are there; not so after a panic while one was written.
+    pub fn is_whole(&self) -> bool {
+        let empty = self.capacity() == 0;
+        let mut all = self.keys.iter().chain(&self.values);
+        empty || all.all(Option::is_some)
+    }
+
     /// Takes `n` blocks, behind `last` if possible: free ones, new ones if there may be more, or
     /// those of stored prefixes that nobody reads.
     pub fn take_after(&mut self, last: Option<BlockId>, n: usize) -> Option<Vec<BlockId>> {
@@ -117,9 +124,9 @@ impl KvMemory {
         self.blocks.release_all(freed);
     }
 
-    /// Drops everything stored behind a cartridge.
-    pub fn forget_cartridge(&mut self, digest: &[u8; 32]) {
-        let freed = self.tree.forget_cartridge(digest);
+    /// Drops everything stored behind a cartridge or with an adapter.
+    pub fn forget_digest(&mut self, digest: &[u8; 32]) {
+        let freed = self.tree.forget_digest(digest);
         self.blocks.release_all(freed);
     }
 

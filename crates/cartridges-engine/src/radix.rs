@@ -12,8 +12,8 @@ use nodes::Nodes;
 pub struct Root {
     /// Digests of the cartridges, in order.
     pub cartridges: Vec<[u8; 32]>,
-    /// Digest of the adapter.
-    pub adapter: Option<[u8; 32]>,
+    /// Digests of the adapters, in order.
+    pub adapters: Vec<[u8; 32]>,
     /// Fingerprint of the model.
     pub model: [u8; 32],
 }
@@ -182,10 +182,10 @@ impl PrefixTree {
         self.nodes.forget(goes)
     }
 
-    /// [`forget`](Self::forget) for all roots with this cartridge.
+    /// [`forget`](Self::forget) for all roots with this cartridge or adapter.
     #[must_use = "the blocks are the caller's now"]
-    pub fn forget_cartridge(&mut self, digest: &[u8; 32]) -> Vec<BlockId> {
-        self.forget(|root| root.cartridges.contains(digest))
+    pub fn forget_digest(&mut self, digest: &[u8; 32]) -> Vec<BlockId> {
+        self.forget(|root| root.cartridges.contains(digest) || root.adapters.contains(digest))
     }
 
     fn pin(&mut self, end: usize) -> Match {

@@ -1,5 +1,7 @@
 //! What goes into the engine and what comes out.
 
+use cartridges_model::adapter::AdapterHandle;
+
 use crate::cartridges::CartridgeHandle;
 use crate::constraint::Constraint;
 use crate::error::RequestError;
@@ -20,6 +22,8 @@ pub struct StopRules {
 pub struct GenerateRequest {
     /// Cartridges before the prompt, in this order.
     pub cartridges: Vec<CartridgeHandle>,
+    /// Adapters of the model while it works on this request; they add up.
+    pub adapters: Vec<AdapterHandle>,
     /// Token ids; the first stands at the position after all cartridge slots.
     pub prompt: Vec<u32>,
     /// Most tokens to generate.
@@ -43,6 +47,7 @@ impl GenerateRequest {
     pub fn new(prompt: Vec<u32>, max_new_tokens: usize) -> Self {
         Self {
             cartridges: Vec::new(),
+            adapters: Vec::new(),
             prompt,
             max_new_tokens,
             sampling: Sampling::default(),
@@ -158,6 +163,8 @@ pub enum Flow {
 pub struct ScoreRequest {
     /// Cartridges before the prompt.
     pub cartridges: Vec<CartridgeHandle>,
+    /// Adapters of the model, as in [`GenerateRequest::adapters`].
+    pub adapters: Vec<AdapterHandle>,
     /// Token ids before the scored ones; not empty.
     pub prompt: Vec<u32>,
     /// The ids to score.

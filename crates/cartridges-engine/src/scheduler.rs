@@ -5,17 +5,20 @@
 //! youngest request: it waits again, and later its tokens go through the model once more.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rayon::prelude::*;
 
 use crate::blocks::{BLOCK_ROWS, blocks_for};
-use crate::cartridges::CartridgeHandle;
 use crate::engine::Engine;
 use crate::error::{EngineError, RequestError};
 use crate::queue::FairQueue;
 use crate::request::{FinishReason, GenerateRequest, RequestId, StepEvent};
-use crate::sequence::Sequence;
+use crate::sequence::{Before, Sequence};
 use crate::work::{Choice, Work};
+
+/// What each of some requests has chosen as its next token.
+type Choices = Vec<(RequestId, Result<Choice, RequestError>)>;
 
 /// Everything that was asked for and is not answered yet.
 #[derive(Default)]
@@ -35,7 +38,12 @@ impl Engine {
     /// # Errors
     /// If it can never be served, or too many are waiting.
     pub fn submit(&mut self, request: GenerateRequest) -> Result<RequestId, RequestError> {
-        self.check(&request.cartridges, &request.prompt, request.max_new_tokens)?;
+        self.check(
+            &request.cartridges,
+            &request.adapters,
+            &request.prompt,
+            request.max_new_tokens,
+        )?;
         if let Some(problem) = request.sampling.problem() {
             return Err(RequestError::Sampling(problem));
         }
@@ -105,7 +113,9 @@ impl Engine {
             let Some(next) = schedule.preempted.front().or(schedule.waiting.front()) else {
                 return;
             };
-            let opening = self.prepare(next.request.cartridges.clone(), next.tokens());
+            let before = self.before(&next.request.cartridges, &next.request.adapters);
+            let tokens = next.tokens();
+            let opening = before.and_then(|before| self.prepare(before, tokens));
             let opened = match opening {
                 Ok(None) => return,
                 Ok(Some(sequence)) => Ok(sequence),
@@ -140,15 +150,14 @@ impl Engine {
     /// A place for a request; none yet if there will be room, or a prefix, when others are further.
     fn prepare(
         &mut self,
-        cartridges: Vec<CartridgeHandle>,
+        before: Before,
         tokens: Vec<u32>,
     ) -> Result<Option<Sequence>, RequestError> {
-        let (root, ranges) = self.before(&cartridges)?;
-        let matched = self.memory.tree.lookup(&root, &tokens);
+        let matched = self.memory.tree.lookup(&before.root, &tokens);
         // Somebody may be computing more of this very beginning right now.
         let expected = self.schedule.running.iter().filter_map(|other| {
             let other = other.sequence.as_ref()?;
-            let filling = other.unfilled() > 1 && other.root == root;
+            let filling = other.unfilled() > 1 && other.before.root == before.root;
             let same = other.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b);
             filling.then(|| same.count().min(tokens.len() - 1) / BLOCK_ROWS * BLOCK_ROWS)
         });
@@ -161,7 +170,7 @@ impl Engine {
             .memory
             .take_after(matched.blocks.last().copied(), needed)
         {
-            Some(own) => Ok(Some(Sequence::new(root, ranges, matched, own, tokens))),
+            Some(own) => Ok(Some(Sequence::new(before, matched, own, tokens))),
             None => {
                 self.memory.unpin(matched);
                 if self.schedule.running.is_empty() {
@@ -245,50 +254,35 @@ impl Engine {
         }
     }
 
+    /// One pass over some requests, and what comes of it. If it panics, each of them gets a pass of its
+    /// own, so that only the one that cannot be worked on fails.
     fn run_plan(
         &mut self,
         plan: &[(RequestId, usize)],
         on_event: &mut dyn FnMut(StepEvent<'_>),
     ) -> Result<(), EngineError> {
         let mut running = std::mem::take(&mut self.schedule.running);
-        let mut members: Vec<(&mut Work, usize)> = running
-            .iter_mut()
-            .filter_map(|work| {
-                let count = plan.iter().find(|(id, _)| *id == work.id)?.1;
-                Some((work, count))
-            })
-            .collect();
-        let hidden = {
-            let mut work: Vec<(&mut Sequence, usize)> = members
-                .iter_mut()
-                .filter_map(|(work, count)| Some((work.sequence.as_mut()?, *count)))
-                .collect();
-            self.forward(&mut work)
-        };
-        // Those that are filled choose their next token.
-        let mut row = 0;
-        let mut last_rows = Vec::new();
-        let mut choosing = Vec::new();
-        for (work, count) in members {
-            row += count;
-            if work.sequence.as_ref().is_some_and(|s| s.unfilled() == 0) {
-                last_rows.push(row - 1);
-                choosing.push(work);
+        let passed = self.pass(plan, &mut running);
+        let choices = match passed {
+            Ok(choices) => choices,
+            Err(EngineError::Panicked) if self.memory.is_whole() => {
+                let alone = running.iter().position(|work| work.id == plan[0].0);
+                match (plan, alone) {
+                    ([_], Some(at)) => {
+                        let work = running.remove(at);
+                        self.schedule.running = running;
+                        self.fail(work, &RequestError::Panicked, on_event);
+                    }
+                    _ => {
+                        self.schedule.running = running;
+                        for single in plan {
+                            self.run_plan(&[*single], on_event)?;
+                        }
+                    }
+                }
+                return Ok(());
             }
-        }
-        let vocab = self.model.decoder.config().vocab_size;
-        let logits = match last_rows.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.logits(hidden, &last_rows),
-        };
-        let choices: Vec<(RequestId, Result<Choice, RequestError>)> = match logits {
-            Ok(mut logits) => choosing
-                .into_par_iter()
-                .zip(logits.par_chunks_exact_mut(vocab))
-                .map(|(work, logits)| (work.id, work.choose(logits)))
-                .collect(),
             Err(error) => {
-                drop(choosing);
                 self.schedule.running = running;
                 return Err(error);
             }
@@ -301,7 +295,7 @@ impl Engine {
                 continue;
             };
             let outcome = choice.and_then(|choice| {
-                let finish = work.accept(&choice)?;
+                let finish = guarded(|| work.accept(&choice))?;
                 Ok((choice, finish))
             });
             match outcome {
@@ -330,6 +324,65 @@ impl Engine {
         Ok(())
     }
 
+    /// Runs the next tokens of the planned requests through the model; those that are filled then choose
+    /// their next token.
+    fn pass(
+        &mut self,
+        plan: &[(RequestId, usize)],
+        running: &mut [Work],
+    ) -> Result<Choices, EngineError> {
+        let mut members: Vec<(&mut Work, usize)> = running
+            .iter_mut()
+            .filter_map(|work| {
+                let count = plan.iter().find(|(id, _)| *id == work.id)?.1;
+                Some((work, count))
+            })
+            .collect();
+        let mut row = 0;
+        let mut last_rows = Vec::new();
+        for (work, count) in &members {
+            row += count;
+            if work
+                .sequence
+                .as_ref()
+                .is_some_and(|s| s.unfilled() == *count)
+            {
+                last_rows.push(row - 1);
+            }
+        }
+        let logits = {
+            let mut work: Vec<(&mut Sequence, usize)> = members
+                .iter_mut()
+                .filter_map(|(work, count)| Some((work.sequence.as_mut()?, *count)))
+                .collect();
+            let logits = catch_unwind(AssertUnwindSafe(|| {
+                let passed = self.forward(&mut work);
+                match last_rows.is_empty() {
+                    true => Ok(Vec::new()),
+                    false => self.logits(&passed, &last_rows),
+                }
+            }));
+            if logits.is_err() {
+                // What was written for these tokens is written again.
+                for (sequence, count) in work {
+                    sequence.filled -= count;
+                }
+            }
+            logits.unwrap_or(Err(EngineError::Panicked))
+        };
+        let vocab = self.model.decoder.config().vocab_size;
+        let choosing: Vec<&mut Work> = members
+            .into_iter()
+            .map(|(work, _)| work)
+            .filter(|work| work.sequence.as_ref().is_some_and(|s| s.unfilled() == 0))
+            .collect();
+        Ok(choosing
+            .into_par_iter()
+            .zip(logits?.par_chunks_exact_mut(vocab))
+            .map(|(work, logits)| (work.id, guarded(|| work.choose(logits))))
+            .collect())
+    }
+
     /// Lets others read a prompt that has just been filled.
     fn share_prompt(&mut self, work: &mut Work) {
         let Some(sequence) = &mut work.sequence else {
@@ -344,7 +397,7 @@ impl Engine {
         let ids = &sequence.tokens[..sequence.filled];
         (sequence.matched, sequence.own) =
             self.memory
-                .store_and_go_on(&sequence.root, ids, matched, &own);
+                .store_and_go_on(&sequence.before.root, ids, matched, &own);
     }
 
     fn finish(
@@ -391,4 +444,9 @@ impl Engine {
         }
         self.release_cartridges(&work.request.cartridges);
     }
+}
+
+/// Work on one request; if it panics, that request has failed.
+fn guarded<T>(work: impl FnOnce() -> Result<T, RequestError>) -> Result<T, RequestError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(RequestError::Panicked))
 }

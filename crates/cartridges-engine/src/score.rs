@@ -3,7 +3,6 @@
 use rayon::prelude::*;
 
 use crate::blocks::{BLOCK_ROWS, blocks_for};
-use crate::cartridges::CartridgeHandle;
 use crate::engine::Engine;
 use crate::error::{EngineError, RequestError};
 use crate::log_probs::{TopLogprobs, log_sum, top};
@@ -12,6 +11,13 @@ use crate::sequence::Sequence;
 
 /// Rows of logits alive at a time.
 const LOGIT_ROWS: usize = 128;
+
+impl ScoreRequest {
+    /// Whether the same stands before both and works on both.
+    fn stands_with(&self, other: &Self) -> bool {
+        self.cartridges == other.cartridges && self.adapters == other.adapters
+    }
+}
 
 impl Engine {
     /// Scores every request's continuation, many in one pass. Common beginnings of the prompts
@@ -22,7 +28,7 @@ impl Engine {
     pub fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>, EngineError> {
         for (index, r) in requests.iter().enumerate() {
             let checked = self
-                .check(&r.cartridges, &r.prompt, r.continuation.len())
+                .check(&r.cartridges, &r.adapters, &r.prompt, r.continuation.len())
                 .and_then(|()| {
                     let ids = self.model.decoder.check_ids(&r.continuation);
                     ids.map_err(RequestError::TokenId)
@@ -44,7 +50,7 @@ impl Engine {
                 // The last id of a continuation is predicted, never fed.
                 let fed = r.continuation.len().saturating_sub(1);
                 let tokens = [r.prompt.as_slice(), &r.continuation[..fed]].concat();
-                match self.open_now(&r.cartridges, &r.prompt, &tokens) {
+                match self.open_now(r, &r.prompt, &tokens) {
                     Ok(sequence) => {
                         rows += sequence.unfilled();
                         opened.push(sequence);
@@ -61,21 +67,22 @@ impl Engine {
         Ok(scores)
     }
 
-    /// A sequence that is not scheduled; what is stored of `prompt` is used.
+    /// A sequence that is not scheduled, behind what stands before `request`; what is stored of `prompt`
+    /// is used.
     fn open_now(
         &mut self,
-        cartridges: &[CartridgeHandle],
+        request: &ScoreRequest,
         prompt: &[u32],
         tokens: &[u32],
     ) -> Result<Sequence, RequestError> {
-        let (root, ranges) = self.before(cartridges)?;
-        let matched = self.memory.tree.lookup(&root, prompt);
+        let before = self.before(&request.cartridges, &request.adapters)?;
+        let matched = self.memory.tree.lookup(&before.root, prompt);
         let needed = blocks_for(tokens.len() - matched.tokens);
         match self
             .memory
             .take_after(matched.blocks.last().copied(), needed)
         {
-            Some(own) => Ok(Sequence::new(root, ranges, matched, own, tokens.to_vec())),
+            Some(own) => Ok(Sequence::new(before, matched, own, tokens.to_vec())),
             None => {
                 self.memory.unpin(matched);
                 Err(self.too_small(tokens.len()))
@@ -85,14 +92,13 @@ impl Engine {
 
     /// Runs a sequence that only others will read, in pieces.
     fn store_common_prefixes(&mut self, requests: &[ScoreRequest]) -> Result<(), EngineError> {
-        let mut seen: Vec<&[CartridgeHandle]> = Vec::new();
+        let mut seen: Vec<&ScoreRequest> = Vec::new();
         for (index, first) in requests.iter().enumerate() {
-            let cartridges = first.cartridges.as_slice();
-            if seen.contains(&cartridges) {
+            if seen.iter().any(|other| other.stands_with(first)) {
                 continue;
             }
-            seen.push(cartridges);
-            let mut behind = requests.iter().filter(|r| r.cartridges == cartridges);
+            seen.push(first);
+            let mut behind = requests.iter().filter(|r| r.stands_with(first));
             let common = behind.clone().fold(first.prompt.len() - 1, |common, r| {
                 let same = first
                     .prompt
@@ -106,7 +112,7 @@ impl Engine {
                 continue;
             }
             let prompt = &first.prompt;
-            let opened = self.open_now(cartridges, &prompt[..common + 1], &prompt[..common]);
+            let opened = self.open_now(first, &prompt[..common + 1], &prompt[..common]);
             let mut sequence = opened.map_err(|error| EngineError::Request { index, error })?;
             while sequence.unfilled() > 0 {
                 let count = sequence.unfilled().min(self.options.prefill_rows.max(1));
@@ -120,9 +126,7 @@ impl Engine {
     /// Runs every prompt that several requests in a row continue (candidates of one question) once,
     /// as far as it fills whole blocks.
     fn store_repeated_prompts(&mut self, requests: &[ScoreRequest]) -> Result<(), EngineError> {
-        let same = |a: &ScoreRequest, b: &ScoreRequest| {
-            a.cartridges == b.cartridges && a.prompt == b.prompt
-        };
+        let same = |a: &ScoreRequest, b: &ScoreRequest| a.stands_with(b) && a.prompt == b.prompt;
         let mut opened: Vec<Sequence> = Vec::new();
         let mut rows = 0;
         let mut index = 0;
@@ -134,20 +138,13 @@ impl Engine {
             if group.len() == 1 || whole == 0 {
                 continue;
             }
-            let mut sequence = self.open_now(
-                &first.cartridges,
-                &first.prompt[..whole + 1],
-                &first.prompt[..whole],
-            );
+            let (prompt, filled) = (&first.prompt[..whole + 1], &first.prompt[..whole]);
+            let mut sequence = self.open_now(first, prompt, filled);
             if sequence.is_err() && !opened.is_empty() {
                 // Room comes when the others are stored, and can be taken back.
                 self.run_and_store(std::mem::take(&mut opened));
                 rows = 0;
-                sequence = self.open_now(
-                    &first.cartridges,
-                    &first.prompt[..whole + 1],
-                    &first.prompt[..whole],
-                );
+                sequence = self.open_now(first, prompt, filled);
             }
             let sequence = sequence.map_err(|error| EngineError::Request { index: at, error })?;
             rows += sequence.unfilled();
@@ -187,7 +184,7 @@ impl Engine {
     ) -> Result<Vec<Score>, EngineError> {
         let fed: Vec<usize> = sequences.iter().map(Sequence::unfilled).collect();
         let mut work: Vec<_> = sequences.iter_mut().zip(fed.iter().copied()).collect();
-        let hidden = self.forward(&mut work);
+        let passed = self.forward(&mut work);
         for sequence in sequences {
             // Nobody asks for a scored text again.
             self.memory.unpin(sequence.matched);
@@ -214,7 +211,7 @@ impl Engine {
         let vocab = self.model.decoder.config().vocab_size;
         for part in wanted.chunks(LOGIT_ROWS) {
             let rows: Vec<usize> = part.iter().map(|w| w.0).collect();
-            let logits = self.logits(hidden.clone(), &rows)?;
+            let logits = self.logits(&passed, &rows)?;
             // One NaN anywhere in a row makes its softmax meaningless.
             if let Some(at) = logits.iter().position(|x| x.is_nan()) {
                 let index = part[at / vocab].1;

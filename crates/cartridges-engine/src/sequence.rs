@@ -1,17 +1,29 @@
 //! A sequence's tokens, and where their keys and values are.
 
+use std::sync::Arc;
+
+use cartridges_model::adapter::ThoughtAdapter;
 use cartridges_ops::{KeyRange, QueryRun};
 
 use crate::blocks::{BlockId, blocks_for, row_at, row_ranges};
 use crate::radix::{Match, Root};
 
+/// What stands before a sequence's tokens and works on them.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// What tells it from others.
+    pub root: Root,
+    /// Row ranges `(start, len)` of the cartridges, in order.
+    pub ranges: Vec<(usize, usize)>,
+    /// The adapters. They stay alive here when the engine forgets them.
+    pub adapters: Vec<Arc<ThoughtAdapter>>,
+}
+
 /// A sequence in memory: cartridges, then stored blocks that others may read too, then its own.
 #[derive(Debug)]
 pub struct Sequence {
     /// What stands before the tokens.
-    pub root: Root,
-    /// Row ranges `(start, len)` of the cartridges, in order.
-    cartridges: Vec<(usize, usize)>,
+    pub before: Before,
     slots: usize,
     /// Stored blocks at the beginning of `tokens`.
     pub matched: Match,
@@ -27,17 +39,10 @@ pub struct Sequence {
 
 impl Sequence {
     /// A sequence of which only the match is filled.
-    pub fn new(
-        root: Root,
-        cartridges: Vec<(usize, usize)>,
-        matched: Match,
-        own: Vec<BlockId>,
-        tokens: Vec<u32>,
-    ) -> Self {
+    pub fn new(before: Before, matched: Match, own: Vec<BlockId>, tokens: Vec<u32>) -> Self {
         Self {
-            root,
-            slots: cartridges.iter().map(|range| range.1).sum(),
-            cartridges,
+            slots: before.ranges.iter().map(|range| range.1).sum(),
+            before,
             filled: matched.tokens,
             stored: false,
             matched,
@@ -81,7 +86,8 @@ impl Sequence {
         };
         let stored = row_ranges(&self.matched.blocks, self.matched.tokens);
         let mut seen: Vec<KeyRange> = self
-            .cartridges
+            .before
+            .ranges
             .iter()
             .copied()
             .chain(stored)
@@ -124,8 +130,10 @@ mod tests {
         let blocks = pool.take_after(None, 12).unwrap();
         let own = vec![blocks[2], blocks[3], blocks[7], blocks[5]];
         let mut sequence = Sequence::new(
-            Root::default(),
-            vec![(160, 9)],
+            Before {
+                ranges: vec![(160, 9)],
+                ..Before::default()
+            },
             Match::default(),
             own.clone(),
             (0..60).collect(),

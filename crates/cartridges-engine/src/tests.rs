@@ -220,6 +220,7 @@ fn scores_are_the_log_probs_of_generation_and_prefixes_change_nothing() {
         );
     }
     let score = |prompt: &[u32], continuation: &[u32]| ScoreRequest {
+        adapters: Vec::new(),
         cartridges: Vec::new(),
         prompt: prompt.to_vec(),
         continuation: continuation.to_vec(),

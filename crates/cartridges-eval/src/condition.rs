@@ -1,6 +1,6 @@
 //! What stands before the questions.
 
-use cartridges_engine::CartridgeHandle;
+use cartridges_engine::{AdapterHandle, CartridgeHandle};
 use cartridges_model::text::{ChatMessage, ChatTokenizer, TextError};
 
 use crate::measurement::ConditionKind;
@@ -18,6 +18,8 @@ pub struct Condition {
     pub cartridge: Option<CartridgeHandle>,
     /// The cartridge's slots; 0 without one.
     pub slots: usize,
+    /// Adapters that are registered with the engine.
+    pub adapters: Vec<AdapterHandle>,
 }
 
 impl Condition {
@@ -28,6 +30,7 @@ impl Condition {
             system: None,
             cartridge: None,
             slots: 0,
+            adapters: Vec::new(),
         }
     }
 
@@ -48,11 +51,19 @@ impl Condition {
         }
     }
 
+    /// The same, with the model changed by an adapter.
+    #[must_use]
+    pub fn with_adapter(mut self, handle: AdapterHandle) -> Self {
+        self.adapters.push(handle);
+        self
+    }
+
     /// What it is.
     pub fn kind(&self) -> ConditionKind {
         match (&self.cartridge, &self.system) {
             (Some(_), _) => ConditionKind::Cartridge,
             (None, Some(_)) => ConditionKind::Document,
+            (None, None) if !self.adapters.is_empty() => ConditionKind::Adapter,
             (None, None) => ConditionKind::None,
         }
     }

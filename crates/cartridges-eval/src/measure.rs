@@ -94,6 +94,7 @@ pub fn measure(
             .iter()
             .map(|prompt| GenerateRequest {
                 cartridges: cartridges.clone(),
+                adapters: condition.adapters.clone(),
                 stop: StopRules {
                     ids: model.text.stop_ids(),
                     strings: Vec::new(),
@@ -155,6 +156,7 @@ fn score(
             }
             requests.push(ScoreRequest {
                 cartridges: cartridges.to_vec(),
+                adapters: condition.adapters.clone(),
                 prompt: prompt.to_vec(),
                 continuation,
                 top_logprobs: 0,

@@ -14,6 +14,8 @@ pub enum ConditionKind {
     Document,
     /// A cartridge.
     Cartridge,
+    /// An adapter.
+    Adapter,
 }
 
 /// One candidate answer.

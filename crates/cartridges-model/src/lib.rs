@@ -3,15 +3,18 @@
 //! - [`decoder`]: Llama, Qwen2 and Qwen3 in one config-driven decoder over packed batches;
 //! - [`weights`]: safetensors folders and GGUF files; [`hub`]: getting them;
 //! - [`text`]: tokenizers and chat templates;
-//! - [`cartridge`]: trained keys and values that stand before the tokens of a request.
+//! - [`cartridge`]: trained keys and values that stand before the tokens of a request;
+//! - [`adapter`]: bias and low-rank weight deltas at named places of the decoder.
 #![recursion_limit = "256"]
 #![deny(missing_docs)]
 
+pub mod adapter;
 pub mod atomic_file;
 pub mod cartridge;
 pub mod decoder;
 pub mod hub;
 mod language_model;
+mod tensor_folder;
 pub mod text;
 pub mod weights;
 

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
+use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::decoder::{Decoder, KvSource, ModelConfig, NoPast, Packed};
 use cartridges_model::weights::Weights;
 use cartridges_ops::AttentionLayout;
@@ -93,15 +94,16 @@ fn logits_hidden_states_keys_and_values_are_those_of_transformers() {
                 ids: &ids,
                 positions: &positions,
                 layout: &layout,
+                adapters: BatchAdapters::NONE,
             };
-            let normed = model.final_norm(model.hidden(batch, &mut recorder));
+            let normed = model.final_norm(model.hidden(batch, &mut recorder), BatchAdapters::NONE);
             assert_close(
                 &values(normed.clone()),
                 &floats(&file, "final_hidden"),
                 1e-4,
                 &format!("{name} final_hidden"),
             );
-            let logits = values(model.logits(normed));
+            let logits = values(model.logits(normed, BatchAdapters::NONE));
             assert_close(
                 &logits,
                 &floats(&file, "logits"),
@@ -140,10 +142,14 @@ fn greedy_text_is_that_of_transformers() {
                     ids: &ids,
                     positions: &positions,
                     layout: &layout,
+                    adapters: BatchAdapters::NONE,
                 };
                 let hidden = model.hidden(batch, &mut NoPast);
                 let last = hidden.narrow(0, ids.len() - 1, 1);
-                let logits = values(model.logits(model.final_norm(last)));
+                let logits = values(model.logits(
+                    model.final_norm(last, BatchAdapters::NONE),
+                    BatchAdapters::NONE,
+                ));
                 let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
                 ids.push(best.unwrap() as u32);
             }

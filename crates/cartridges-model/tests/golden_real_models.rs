@@ -6,6 +6,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::decoder::{NoPast, Packed};
 use cartridges_model::hub::{HubError, ModelRef, Origin, ResolveOptions, resolve};
 use cartridges_ops::{AttentionLayout, DeviceChoice};
@@ -33,9 +34,12 @@ fn logits(model: &LanguageModel, ids: &[u32]) -> Vec<f32> {
         ids,
         positions: &positions,
         layout: &layout,
+        adapters: BatchAdapters::NONE,
     };
     let decoder = &model.decoder;
-    let all: Tensor<2> = decoder.logits(decoder.final_norm(decoder.hidden(batch, &mut NoPast)));
+    let none = BatchAdapters::NONE;
+    let hidden = decoder.hidden(batch, &mut NoPast);
+    let all: Tensor<2> = decoder.logits(decoder.final_norm(hidden, none), none);
     all.into_data().try_to_vec::<f32>().unwrap()
 }
 

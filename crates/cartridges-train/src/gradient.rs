@@ -1,8 +1,9 @@
 //! Loss and gradient of one packed row.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::cartridge::{Behind, Cartridge};
-use cartridges_model::decoder::{Decoder, Packed};
+use cartridges_model::decoder::{Decoder, LayerBatch, Packed};
 use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
 
 use crate::config::Recompute;
@@ -69,14 +70,16 @@ impl<'a> Plan<'a> {
             ids: self.ids,
             positions: &self.positions,
             layout: &self.layout,
+            adapters: BatchAdapters::NONE,
         }
     }
 
     /// The loss, and a scalar whose gradient with respect to the residual stream is the loss's.
     fn loss(&self, hidden: Tensor<2>) -> (f64, Tensor<1>) {
-        let normed = self
-            .decoder
-            .final_norm(hidden.select(0, self.predicting.clone()));
+        let normed = self.decoder.final_norm(
+            hidden.select(0, self.predicting.clone()),
+            BatchAdapters::NONE,
+        );
         let plain = normed.clone().inner();
         let (loss, gradient) = topk_cross_entropy(plain, self.decoder.head(), &self.targets);
         (loss, (normed * gradient.autodiff()).sum())
@@ -90,7 +93,10 @@ pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f6
         .map(|l| cartridge.layer(l))
         .collect();
     let hidden = decoder.hidden(plan.batch(), &mut Behind(layers));
-    let normed = decoder.final_norm(hidden.select(0, plan.predicting.clone()));
+    let normed = decoder.final_norm(
+        hidden.select(0, plan.predicting.clone()),
+        BatchAdapters::NONE,
+    );
     topk_cross_entropy(normed, decoder.head(), &plan.targets).0
 }
 
@@ -139,7 +145,14 @@ fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
 
     let run = |index: usize, x: Tensor<2>, keys: Tensor<3>, values: Tensor<3>| {
         let (keys, values) = cartridge.layer_with(index, keys, values);
-        decoder.layers()[index].forward(x, config, &angles, &plan.layout, |_, k, v| {
+        let batch = LayerBatch {
+            layer: index,
+            config,
+            angles: &angles,
+            layout: &plan.layout,
+            adapters: BatchAdapters::NONE,
+        };
+        decoder.layers()[index].forward(x, batch, |_, k, v| {
             (
                 Tensor::cat(vec![keys, k], 0),
                 Tensor::cat(vec![values, v], 0),

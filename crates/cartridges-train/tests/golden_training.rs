@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
+use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::cartridge::{Cartridge, HostCartridge, HostLayer, first_tokens};
 use cartridges_model::decoder::{Decoder, KvSource, ModelConfig, Packed};
 use cartridges_model::weights::Weights;
@@ -31,6 +32,11 @@ impl Golden {
             decoder: Decoder::load(config, &weights, device, &mut |_, _| ()).unwrap(),
             bytes: std::fs::read(folder.join("cartridge_training.safetensors")).unwrap(),
         }
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let normed = self.decoder.final_norm(hidden, BatchAdapters::NONE);
+        self.decoder.logits(normed, BatchAdapters::NONE)
     }
 
     fn file(&self) -> SafeTensors<'_> {
@@ -219,9 +225,10 @@ fn packed_logits_losses_and_gradients_are_those_of_pytorch() {
             ids: &row.ids,
             positions: &positions,
             layout: &layout,
+            adapters: BatchAdapters::NONE,
         };
         let hidden = golden.decoder.hidden(batch, &mut Behind::new(&cartridge));
-        let logits = values(golden.decoder.logits(golden.decoder.final_norm(hidden)));
+        let logits = values(golden.logits(hidden));
         let wanted = golden.floats("logits");
         assert_close(
             &logits,
@@ -334,10 +341,11 @@ fn greedy_text_behind_the_trained_cartridge_is_that_of_pytorch() {
                 ids: &new,
                 positions: &positions,
                 layout: &layout,
+                adapters: BatchAdapters::NONE,
             };
             let hidden = golden.decoder.hidden(batch, &mut past);
             let last = hidden.narrow(0, new.len() - 1, 1);
-            let logits = values(golden.decoder.logits(golden.decoder.final_norm(last)));
+            let logits = values(golden.logits(last));
             assert_close(
                 &logits,
                 &wanted_logits[step * vocab..(step + 1) * vocab],

@@ -154,6 +154,7 @@ impl ChatClient for LocalClient<'_> {
             .map(|r| {
                 Ok(EngineScore {
                     cartridges: Vec::new(),
+                    adapters: Vec::new(),
                     prompt: self.prompt(&r.messages, None, None)?,
                     continuation: r.continuation_ids.clone(),
                     top_logprobs: r.top_logprobs.max(1),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::{self, HostAdapter};
 use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, load};
 use cartridges_model::decoder::Precision;
 use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
@@ -166,6 +167,26 @@ pub fn load_cartridge(
         .check(&model.identity, allow_other_weights)
         .with_context(|| format!("cartridge {}", path.display()))?;
     Ok((host, Some(manifest)))
+}
+
+/// Loads an adapter folder and checks that it fits the model.
+///
+/// # Errors
+/// If it is damaged or was made for another model (`allow_other_weights` accepts other weights of
+/// the same shape, such as another quantisation).
+pub fn load_adapter(
+    path: &Path,
+    model: &LanguageModel,
+    allow_other_weights: bool,
+) -> Result<HostAdapter> {
+    if !path.exists() {
+        bail!("adapter {} does not exist", path.display());
+    }
+    let (host, manifest) = adapter::load_adapter(path)?;
+    manifest
+        .check(&model.identity, allow_other_weights)
+        .with_context(|| format!("adapter {}", path.display()))?;
+    Ok(host)
 }
 
 /// Makes a folder for results and checks that files can be written in it, before hours of work.

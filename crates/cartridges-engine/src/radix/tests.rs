@@ -57,15 +57,15 @@ fn the_last_token_is_never_matched() {
 }
 
 #[test]
-fn roots_differ_in_the_order_of_cartridges_the_adapter_and_the_model() {
+fn roots_differ_in_the_order_of_cartridges_the_adapters_and_the_model() {
     let mut tree = PrefixTree::new();
     let (prompt, base) = (tokens(&[1, 2]), root(0));
     assert_eq!(put(&mut tree, &base, &[1], &[0]), []);
     let mut swapped = base.clone();
     swapped.cartridges.reverse();
-    let adapter = Some([0; 32]);
+    let adapters = vec![[0; 32]];
     let adapted = Root {
-        adapter,
+        adapters,
         ..base.clone()
     };
     let model = [1; 32];
@@ -132,7 +132,7 @@ fn what_is_read_survives_the_end_of_its_root() {
     assert_eq!(put(&mut tree, &root(1), &[1], &[4]), []);
     let matched = tree.lookup(&root(0), &tokens(&[1, 2, 0]));
     let same = tree.lookup(&root(0), &tokens(&[1, 0]));
-    let freed: BTreeSet<_> = tree.forget_cartridge(&[0; 32]).into_iter().collect();
+    let freed: BTreeSet<_> = tree.forget_digest(&[0; 32]).into_iter().collect();
     assert_eq!(freed, ids(&[2, 3]).into_iter().collect());
     assert_eq!(found(&mut tree, &root(0), &tokens(&[1, 2, 0])), []);
     // The same prompt may be stored anew meanwhile.
@@ -140,7 +140,7 @@ fn what_is_read_survives_the_end_of_its_root() {
     assert_eq!(tree.unpin(matched), ids(&[1]));
     assert_eq!(tree.unpin(same), ids(&[0]));
     assert_eq!(tree.forget(|other| *other == root(0)), ids(&[5]));
-    assert_eq!(tree.forget_cartridge(&[9; 32]), ids(&[4]));
+    assert_eq!(tree.forget_digest(&[9; 32]), ids(&[4]));
     assert_eq!(tree.stats().stored_tokens, 0);
     tree.nodes.check();
 }

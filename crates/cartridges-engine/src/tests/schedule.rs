@@ -1,5 +1,6 @@
 //! Requests that come and go: what they get does not depend on it, and nothing is left behind.
 
+use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, Site, Target};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -29,14 +30,48 @@ fn is_clean(engine: &mut Engine) {
     assert_eq!((stats.waiting, stats.running), (0, 0));
 }
 
+/// A low-rank change at two places of every layer, and of the logits.
+fn adapter(engine: &Engine, seed: u64) -> HostAdapter {
+    let config = engine.model().decoder.config();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut numbers =
+        |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-0.3..0.3)).collect() };
+    let inside = [Site::VProj, Site::DownProj];
+    let layers = (0..config.num_layers)
+        .flat_map(|layer| inside.map(|site| Target::Layer { layer, site }))
+        .chain([Target::LmHead]);
+    let patches = layers.map(|target| {
+        let (inputs, outputs) = target.widths(config).unwrap();
+        HostPatch {
+            target,
+            mode: Mode::Linear,
+            scale: 1.0,
+            inputs,
+            outputs,
+            delta: Delta::LowRank {
+                rank: 2,
+                a: numbers(2 * inputs),
+                b: numbers(2 * outputs),
+            },
+            bias: Some(numbers(outputs)),
+        }
+    });
+    HostAdapter::new(patches.collect()).unwrap()
+}
+
 /// Answers of a fresh engine, one request at a time.
 fn alone(
     name: &str,
     cartridge: Option<&HostCartridge>,
+    adapters: &[HostAdapter],
     requests: &[GenerateRequest],
 ) -> Vec<Vec<u32>> {
     let mut engine = engine(name, EngineOptions::default());
     let handle = cartridge.map(|c| engine.add_cartridge(c).unwrap());
+    for adapter in adapters {
+        // Handles count from the first, so those of another engine are these.
+        engine.add_adapter(adapter).unwrap();
+    }
     requests
         .iter()
         .map(|request| {
@@ -70,6 +105,8 @@ fn random_neighbours_short_memory_and_cancels_change_no_answer() {
             },
         );
         let handle = engine.add_cartridge(&cartridge).unwrap();
+        let adapters = [1, 2].map(|seed| adapter(&engine, seed));
+        let adapter_handles = [0, 1].map(|i| engine.add_adapter(&adapters[i]).unwrap());
         let requests: Vec<GenerateRequest> = (0..40)
             .map(|i| {
                 let mut request = greedy(&prompt(&mut rng, 40), rng.random_range(1..40));
@@ -83,11 +120,16 @@ fn random_neighbours_short_memory_and_cancels_change_no_answer() {
                         ..Sampling::default()
                     };
                 }
+                for adapter in adapter_handles {
+                    if rng.random_bool(0.3) {
+                        request.adapters.push(adapter);
+                    }
+                }
                 request.client = format!("client {}", i % 3);
                 request
             })
             .collect();
-        let wanted = alone(name, Some(&cartridge), &requests);
+        let wanted = alone(name, Some(&cartridge), &adapters, &requests);
 
         let mut waiting: Vec<usize> = (0..requests.len()).rev().collect();
         let mut open: Vec<(RequestId, usize)> = Vec::new();
@@ -133,6 +175,101 @@ fn random_neighbours_short_memory_and_cancels_change_no_answer() {
 }
 
 #[test]
+fn an_adapter_changes_the_requests_that_name_it_and_no_prefix_of_others() {
+    let mut engine = engine("tiny-qwen3", EngineOptions::default());
+    let prompt: Vec<u32> = (0..70).map(|i| (i * 11 + 2) % 500).collect();
+    let plain = greedy(&prompt, 12);
+    let before = run(&mut engine, std::slice::from_ref(&plain)).remove(0);
+    let host = adapter(&engine, 7);
+    let handle = engine.add_adapter(&host).unwrap();
+    let mut changed = plain.clone();
+    changed.adapters = vec![handle];
+    // The prompt is stored already, but without the adapter.
+    let made = run(
+        &mut engine,
+        &[changed.clone(), plain.clone(), changed.clone()],
+    );
+    assert_eq!(made[1], before);
+    assert_eq!(made[0], made[2]);
+    assert_ne!(made[0].token_ids, before.token_ids);
+
+    let score = |adapters: Vec<AdapterHandle>| ScoreRequest {
+        cartridges: Vec::new(),
+        adapters,
+        prompt: prompt.clone(),
+        continuation: before.token_ids.clone(),
+        top_logprobs: 0,
+    };
+    let scores = engine
+        .score(&[score(vec![]), score(vec![handle]), score(vec![])])
+        .unwrap();
+    let apart = |a: usize, b: usize| {
+        let pairs = scores[a].logprobs.iter().zip(&scores[b].logprobs);
+        pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+    };
+    assert!(apart(0, 2) < 1e-5 && apart(0, 1) > 1e-2, "{scores:?}");
+
+    let id = engine.submit(changed.clone()).unwrap();
+    engine.step(&mut |_| ()).unwrap();
+    engine.remove_adapter(handle);
+    let refused = engine.submit(changed).unwrap_err();
+    assert!(matches!(refused, RequestError::UnknownAdapter));
+    // The one that runs ends as it began.
+    let mut ended = None;
+    while engine
+        .step(&mut |event| {
+            if let StepEvent::Finished {
+                request,
+                completion,
+            } = event
+            {
+                ended = Some((request, completion.token_ids));
+            }
+        })
+        .unwrap()
+    {}
+    assert_eq!(ended, Some((id, made[0].token_ids.clone())));
+    assert_eq!(run(&mut engine, &[plain]).remove(0), before);
+    is_clean(&mut engine);
+}
+
+#[test]
+fn a_panic_fails_the_request_that_causes_it_and_no_other() {
+    const POISON: u32 = 501;
+    let name = "tiny-qwen2";
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut requests: Vec<GenerateRequest> =
+        (0..6).map(|_| greedy(&prompt(&mut rng, 30), 10)).collect();
+    let wanted = alone(name, None, &[], &requests);
+    requests[2].prompt = vec![4, 5, POISON, 6];
+    let mut engine = engine(name, EngineOptions::default());
+    engine.poison = Some(POISON);
+    let ids: Vec<RequestId> = requests
+        .iter()
+        .map(|request| engine.submit(request.clone()).unwrap())
+        .collect();
+    let (mut failed, mut answered) = (Vec::new(), 0);
+    while engine
+        .step(&mut |event| match event {
+            StepEvent::Failed { request, error } => failed.push((request, error)),
+            StepEvent::Finished {
+                request,
+                completion,
+            } => {
+                let index = ids.iter().position(|id| *id == request).unwrap();
+                assert_eq!(completion.token_ids, wanted[index], "{index}");
+                answered += 1;
+            }
+            _ => {}
+        })
+        .unwrap()
+    {}
+    assert_eq!(answered, 5);
+    assert!(matches!(failed[..], [(id, RequestError::Panicked)] if id == ids[2]));
+    is_clean(&mut engine);
+}
+
+#[test]
 fn a_common_beginning_is_computed_once() {
     let mut engine = engine("tiny-qwen2", EngineOptions::default());
     let beginning: Vec<u32> = (0..200).map(|i| (i * 7 + 3) % 500).collect();
@@ -154,7 +291,7 @@ fn a_common_beginning_is_computed_once() {
     {}
     // All but the first read its 200 tokens, in whole blocks of 16.
     assert_eq!(cached, [0, 192, 192, 192, 192]);
-    assert_eq!(made, alone("tiny-qwen2", None, &requests));
+    assert_eq!(made, alone("tiny-qwen2", None, &[], &requests));
     is_clean(&mut engine);
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::torch::PickleError;
 use crate::atomic_file::WriteError;
+use crate::tensor_folder::FolderError;
 
 /// Which of a layer's two tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,12 +150,14 @@ pub enum CartridgeError {
         #[source]
         source: Box<CartridgeError>,
     },
-    /// The cartridge was made for another model.
+    /// The cartridge, or an adapter, was made for another model.
     #[error(
-        "this cartridge was made for {made_for} and does not fit {given}: {}. {advice}",
+        "this {what} was made for {made_for} and does not fit {given}: {}. {advice}",
         list(differences)
     )]
     ModelMismatch {
+        /// A cartridge or an adapter.
+        what: &'static str,
         /// The model the cartridge was made for, with the start of its weights fingerprint.
         made_for: String,
         /// The model at hand, likewise.
@@ -201,6 +204,36 @@ impl CartridgeError {
         Self::Content {
             path: path.to_owned(),
             source: Box::new(self),
+        }
+    }
+}
+
+impl From<FolderError> for CartridgeError {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Read { path, source } => Self::Read { path, source },
+            FolderError::Write(error) => Self::Write(error),
+            FolderError::File { path, problem } => Self::File { path, problem },
+            FolderError::Tensor {
+                path,
+                tensor,
+                problem,
+            } => Self::Tensor {
+                path,
+                tensor,
+                problem,
+            },
+            FolderError::HashMismatch {
+                path,
+                manifest,
+                expected,
+                found,
+            } => Self::HashMismatch {
+                path,
+                manifest,
+                expected,
+                found,
+            },
         }
     }
 }

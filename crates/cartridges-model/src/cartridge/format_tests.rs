@@ -3,8 +3,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::tensor_folder::hex;
+
+const WAITING_TENSOR_FILE: &str = ".cartridge.safetensors.new";
+const WAITING_MANIFEST_FILE: &str = ".cartridge.json.new";
 
 pub(super) fn cartridge() -> HostCartridge {
     let data = |seed: usize| {

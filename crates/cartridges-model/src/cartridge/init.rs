@@ -9,6 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::error::CartridgeError;
 use super::host::{HostCartridge, HostLayer};
+use crate::adapter::BatchAdapters;
 use crate::decoder::{Decoder, KvSource, Packed};
 
 /// Keeps the keys and values that go by: `[n, kv_heads, head_dim]` per layer.
@@ -54,6 +55,7 @@ pub fn first_tokens(
         ids,
         positions: &positions,
         layout: &layout,
+        adapters: BatchAdapters::NONE,
     };
     decoder.hidden(batch, &mut recorder);
     from_kv(&recorder.layers, frozen)

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::dtype::CartridgeDtype;
 use super::error::{CartridgeError, Difference};
 use super::host::HostCartridge;
+use crate::tensor_folder::is_sha256;
 
 /// The only format version there is so far.
 pub const FORMAT_VERSION: u32 = 1;
@@ -69,73 +70,12 @@ impl CartridgeManifest {
         model: &ModelIdentity,
         allow_other_weights: bool,
     ) -> Result<(), CartridgeError> {
-        let mine = &self.base_model;
-        let mut differences = Vec::new();
-        let mut compare = |property, expected: &str, found: &str| {
-            if expected != found {
-                differences.push(Difference {
-                    property,
-                    expected: expected.to_owned(),
-                    found: found.to_owned(),
-                });
-            }
-        };
-        for (property, expected, found) in [
-            ("num_layers", mine.num_layers, model.num_layers),
-            ("num_kv_heads", mine.num_kv_heads, model.num_kv_heads),
-            ("head_dim", mine.head_dim, model.head_dim),
-        ] {
-            compare(property, &expected.to_string(), &found.to_string());
-        }
-        if !same_json(&mine.rope, &model.rope) {
-            compare("rope", &mine.rope.to_string(), &model.rope.to_string());
-        }
-        compare(
-            "config_fingerprint",
-            &mine.config_fingerprint,
-            &model.config_fingerprint,
-        );
-        let only_files_can_differ = differences.is_empty();
-        if !allow_other_weights {
-            for (property, expected, found) in [
-                (
-                    "tokenizer_fingerprint",
-                    &mine.tokenizer_fingerprint,
-                    &model.tokenizer_fingerprint,
-                ),
-                (
-                    "weights_fingerprint",
-                    &mine.weights_fingerprint,
-                    &model.weights_fingerprint,
-                ),
-            ] {
-                if expected != found {
-                    differences.push(Difference {
-                        property,
-                        expected: expected.clone(),
-                        found: found.clone(),
-                    });
-                }
-            }
-        }
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(CartridgeError::ModelMismatch {
-            made_for: describe(mine),
-            given: describe(model),
-            differences,
-            advice: if only_files_can_differ {
-                "If this is another file of the same model (for example quantised), say so by \
-                 allowing other weights; else load the model the cartridge was made for"
-            } else {
-                "Load the model the cartridge was made for, or train a cartridge for this one"
-            },
-        })
+        self.base_model
+            .check("cartridge", model, allow_other_weights)
     }
 
     /// Checks the fields against each other; `path` is named in errors.
-    pub(super) fn validate(&self, path: &Path) -> Result<(), CartridgeError> {
+    pub(super) fn validate_fields(&self, path: &Path) -> Result<(), CartridgeError> {
         let wrong = |field, problem: String| {
             Err(CartridgeError::Field {
                 path: path.to_owned(),
@@ -165,8 +105,7 @@ impl CartridgeManifest {
             );
             return wrong("frozen", problem);
         }
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(hex) {
+        if !is_sha256(&self.sha256) {
             return wrong(
                 "sha256",
                 "is not 64 lower-case hexadecimal digits".to_owned(),
@@ -177,6 +116,78 @@ impl CartridgeManifest {
 }
 
 impl ModelIdentity {
+    /// Checks that `what` was made for `model`, if this is the model that it names.
+    pub(crate) fn check(
+        &self,
+        what: &'static str,
+        model: &ModelIdentity,
+        allow_other_weights: bool,
+    ) -> Result<(), CartridgeError> {
+        let mut differences = Vec::new();
+        let mut compare = |property, expected: &str, found: &str| {
+            if expected != found {
+                differences.push(Difference {
+                    property,
+                    expected: expected.to_owned(),
+                    found: found.to_owned(),
+                });
+            }
+        };
+        for (property, expected, found) in [
+            ("num_layers", self.num_layers, model.num_layers),
+            ("num_kv_heads", self.num_kv_heads, model.num_kv_heads),
+            ("head_dim", self.head_dim, model.head_dim),
+        ] {
+            compare(property, &expected.to_string(), &found.to_string());
+        }
+        if !same_json(&self.rope, &model.rope) {
+            compare("rope", &self.rope.to_string(), &model.rope.to_string());
+        }
+        compare(
+            "config_fingerprint",
+            &self.config_fingerprint,
+            &model.config_fingerprint,
+        );
+        let only_files_can_differ = differences.is_empty();
+        if !allow_other_weights {
+            for (property, expected, found) in [
+                (
+                    "tokenizer_fingerprint",
+                    &self.tokenizer_fingerprint,
+                    &model.tokenizer_fingerprint,
+                ),
+                (
+                    "weights_fingerprint",
+                    &self.weights_fingerprint,
+                    &model.weights_fingerprint,
+                ),
+            ] {
+                if expected != found {
+                    differences.push(Difference {
+                        property,
+                        expected: expected.clone(),
+                        found: found.clone(),
+                    });
+                }
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(CartridgeError::ModelMismatch {
+            what,
+            made_for: describe(self),
+            given: describe(model),
+            differences,
+            advice: if only_files_can_differ {
+                "If this is another file of the same model (for example quantised), say so by \
+                 allowing other weights; else load the model it was made for"
+            } else {
+                "Load the model it was made for, or make one for this model"
+            },
+        })
+    }
+
     /// Checks that a cartridge has this model's number of layers, heads and head width.
     ///
     /// # Errors
@@ -283,7 +294,7 @@ mod tests {
         let error = manifest().check(&other, true).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("num_layers is 36, expected 28"), "{text}");
-        assert!(text.contains("train a cartridge for this one"), "{text}");
+        assert!(text.contains("make one for this model"), "{text}");
         let CartridgeError::ModelMismatch { differences, .. } = error else {
             panic!("{error}");
         };
@@ -301,7 +312,7 @@ mod tests {
         json["extra"] = json!(1);
         assert!(serde_json::from_value::<CartridgeManifest>(json).is_err());
         let path = Path::new("x.json");
-        manifest().validate(path).unwrap();
+        manifest().validate_fields(path).unwrap();
         type Change = fn(&mut CartridgeManifest);
         let changes: [(&str, Change); 4] = [
             ("format_version", |m| m.format_version = 2),
@@ -312,7 +323,7 @@ mod tests {
         for (field, change) in changes {
             let mut bad = manifest();
             change(&mut bad);
-            let text = bad.validate(path).unwrap_err().to_string();
+            let text = bad.validate_fields(path).unwrap_err().to_string();
             assert!(text.contains(field), "{text}");
         }
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::error::CartridgeError;
 use super::host::{HostCartridge, HostLayer};
 use super::matching::{HeadInput, MatchOptions, match_head, rotate_keys};
+use crate::adapter::BatchAdapters;
 use crate::decoder::{Decoder, KvSource, Packed};
 
 /// What to match, and how closely to look.
@@ -188,6 +189,7 @@ fn record(
         ids: task.document,
         positions: &positions,
         layout: &layout,
+        adapters: BatchAdapters::NONE,
     };
     decoder.hidden(batch, &mut tap);
     let past = std::mem::take(&mut tap.layers);
@@ -231,6 +233,7 @@ fn record(
             ids: &ids,
             positions: &positions,
             layout: &behind(length, group, count)?,
+            adapters: BatchAdapters::NONE,
         };
         let mut tap = Tap {
             past: past.clone(),
@@ -363,6 +366,7 @@ mod tests {
             ids,
             positions: &positions,
             layout: &AttentionLayout::packed(cartridge.slots, &[ids.len()]),
+            adapters: BatchAdapters::NONE,
         };
         let hidden = decoder.hidden(batch, &mut Behind(cartridge.tensors(decoder.device())));
         hidden.into_data().try_to_vec::<f32>().unwrap()
@@ -376,6 +380,7 @@ mod tests {
             ids: &all,
             positions: &positions,
             layout: &AttentionLayout::packed(0, &[all.len()]),
+            adapters: BatchAdapters::NONE,
         };
         let hidden = decoder.hidden(batch, &mut NoPast);
         let width = hidden.dims()[1];

@@ -5,6 +5,37 @@ use cartridges_ops::{AttentionLayout, linear, prefix_attention, rms_norm, swiglu
 
 use super::config::ModelConfig;
 use super::rope::RotaryAngles;
+use crate::adapter::{BatchAdapters, Site, Target};
+
+/// What a layer has to know of the batch besides its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerBatch<'a> {
+    /// The layer's number.
+    pub layer: usize,
+    /// The model's shape.
+    pub config: &'a ModelConfig,
+    /// Rotary angles of the rows.
+    pub angles: &'a RotaryAngles,
+    /// Which keys each run of rows sees.
+    pub layout: &'a AttentionLayout,
+    /// Adapters of the rows.
+    pub adapters: &'a BatchAdapters,
+}
+
+impl LayerBatch<'_> {
+    /// `x [n, in] · weightᵀ` and what the adapters add to it at `site`.
+    fn map(&self, site: Site, x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+        if self.adapters.is_empty() {
+            return linear(x, weight);
+        }
+        let target = Target::Layer {
+            layer: self.layer,
+            site,
+        };
+        let y = linear(x.clone(), weight);
+        self.adapters.add(target, &x, y)
+    }
+}
 
 /// The weights of one layer, projections `[out, in]` as checkpoints store them.
 #[derive(Debug, Clone)]
@@ -33,47 +64,47 @@ impl Layer {
     pub fn forward(
         &self,
         x: Tensor<2>,
-        config: &ModelConfig,
-        angles: &RotaryAngles,
-        layout: &AttentionLayout,
+        batch: LayerBatch<'_>,
         extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
     ) -> Tensor<2> {
-        let normed = rms_norm(x.clone(), &self.input_norm, config.rms_norm_eps);
-        let (q, k, v) = self.project(normed, config, angles);
+        let eps = batch.config.rms_norm_eps;
+        let normed = rms_norm(x.clone(), &self.input_norm, eps);
+        let (q, k, v) = self.project(normed, batch);
         let (k, v) = extend(&q, k, v);
-        let attended = prefix_attention(q, k, v, layout);
+        let attended = prefix_attention(q, k, v, batch.layout);
         let [n, heads, dim] = attended.dims();
-        let x = x + linear(attended.reshape([n, heads * dim]), &self.o_proj);
+        let attended = attended.reshape([n, heads * dim]);
+        let x = x + batch.map(Site::OProj, attended, &self.o_proj);
 
-        let normed = rms_norm(x.clone(), &self.post_norm, config.rms_norm_eps);
-        let gate = linear(normed.clone(), &self.gate_proj);
-        let up = linear(normed, &self.up_proj);
-        x + linear(swiglu(gate, up), &self.down_proj)
+        let normed = rms_norm(x.clone(), &self.post_norm, eps);
+        let gate = batch.map(Site::GateProj, normed.clone(), &self.gate_proj);
+        let up = batch.map(Site::UpProj, normed, &self.up_proj);
+        x + batch.map(Site::DownProj, swiglu(gate, up), &self.down_proj)
     }
 
     /// Queries `[n, heads, d]`, keys and values `[n, kv_heads, d]`, rotated to their positions.
     fn project(
         &self,
         normed: Tensor<2>,
-        config: &ModelConfig,
-        angles: &RotaryAngles,
+        batch: LayerBatch<'_>,
     ) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
         let [n, _] = normed.dims();
-        let project = |weight: &Tensor<2>, which: usize, heads: usize| {
-            let mut y = linear(normed.clone(), weight);
+        let config = batch.config;
+        let project = |site: Site, weight: &Tensor<2>, which: usize, heads: usize| {
+            let mut y = batch.map(site, normed.clone(), weight);
             if let Some(bias) = &self.qkv_bias {
                 y = y + bias[which].clone().unsqueeze::<2>();
             }
             y.reshape([n, heads, config.head_dim])
         };
-        let mut q = project(&self.q_proj, 0, config.num_heads);
-        let mut k = project(&self.k_proj, 1, config.num_kv_heads);
-        let v = project(&self.v_proj, 2, config.num_kv_heads);
+        let mut q = project(Site::QProj, &self.q_proj, 0, config.num_heads);
+        let mut k = project(Site::KProj, &self.k_proj, 1, config.num_kv_heads);
+        let v = project(Site::VProj, &self.v_proj, 2, config.num_kv_heads);
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             q = norm_heads(q, q_norm, config.rms_norm_eps);
             k = norm_heads(k, k_norm, config.rms_norm_eps);
         }
-        (angles.apply(q), angles.apply(k), v)
+        (batch.angles.apply(q), batch.angles.apply(k), v)
     }
 }
 

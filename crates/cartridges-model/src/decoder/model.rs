@@ -4,9 +4,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use cartridges_ops::{AttentionLayout, linear, rms_norm};
 
 use super::config::ModelConfig;
-use super::layer::Layer;
+use super::layer::{Layer, LayerBatch};
 use super::load::Precision;
 use super::rope::{RotaryAngles, RotaryTable};
+use crate::adapter::{BatchAdapters, Target};
 
 /// One packed batch: what goes through the decoder in one pass.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub struct Packed<'a> {
     pub positions: &'a [u32],
     /// Which keys each run of rows sees.
     pub layout: &'a AttentionLayout,
+    /// Adapters of the rows.
+    pub adapters: &'a BatchAdapters,
 }
 
 /// Where keys and values of earlier tokens come from.
@@ -121,7 +124,14 @@ impl Decoder {
         let angles = self.angles(batch.positions);
         let mut x = self.embed(batch.ids);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &self.config, &angles, batch.layout, |q, k, v| {
+            let about = LayerBatch {
+                layer: index,
+                config: &self.config,
+                angles: &angles,
+                layout: batch.layout,
+                adapters: batch.adapters,
+            };
+            x = layer.forward(x, about, |q, k, v| {
                 past.observe(index, q);
                 past.extend(index, k, v)
             });
@@ -129,9 +139,13 @@ impl Decoder {
         x
     }
 
-    /// The final norm, `[n, hidden]` to `[n, hidden]`.
-    pub fn final_norm(&self, hidden: Tensor<2>) -> Tensor<2> {
-        rms_norm(hidden, &self.norm, self.config.rms_norm_eps)
+    /// The final norm, `[n, hidden]` to `[n, hidden]`, with what the rows' adapters add to it.
+    pub fn final_norm(&self, hidden: Tensor<2>, adapters: &BatchAdapters) -> Tensor<2> {
+        let normed = rms_norm(hidden, &self.norm, self.config.rms_norm_eps);
+        match adapters.is_empty() {
+            true => normed,
+            false => adapters.add(Target::FinalNorm, &normed, normed.clone()),
+        }
     }
 
     /// The output head `[vocab, hidden]`.
@@ -139,8 +153,13 @@ impl Decoder {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Logits `[n, vocab]` of normed hidden states `[n, hidden]`.
-    pub fn logits(&self, normed: Tensor<2>) -> Tensor<2> {
-        linear(normed, self.head())
+    /// Logits `[n, vocab]` of normed hidden states `[n, hidden]`, with what the rows' adapters add to
+    /// them.
+    pub fn logits(&self, normed: Tensor<2>, adapters: &BatchAdapters) -> Tensor<2> {
+        let logits = linear(normed.clone(), self.head());
+        match adapters.is_empty() {
+            true => logits,
+            false => adapters.add(Target::LmHead, &normed, logits),
+        }
     }
 }

@@ -166,7 +166,14 @@ impl ServeBench {
         }
         if let Some(path) = &self.figure {
             let bars: Vec<_> = rows.iter().map(|r| (r.name, r.tokens_per_second)).collect();
-            let title = self.title(&model.identity.id);
+            let title = format!(
+                "{} requests, {} slots for {} tokens, {} tokens of KV memory · {}",
+                self.requests,
+                self.cartridge_tokens,
+                self.document_tokens,
+                self.kv_tokens,
+                model.identity.id
+            );
             std::fs::write(path, figure::bars(&title, "tok/s", &bars))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
@@ -211,15 +218,6 @@ impl ServeBench {
             )?;
         }
         Ok(())
-    }
-}
-
-impl ServeBench {
-    fn title(&self, model: &str) -> String {
-        format!(
-            "{} requests, {} slots for {} tokens, {} tokens of KV memory · {model}",
-            self.requests, self.cartridge_tokens, self.document_tokens, self.kv_tokens
-        )
     }
 }
 

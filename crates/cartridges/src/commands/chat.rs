@@ -14,7 +14,7 @@ use serde_json::json;
 
 use self::lines::{Line, Lines};
 use self::session::{Answer, Ending, Session};
-use crate::opening::{ModelArgs, RuntimeArgs, load_cartridge};
+use crate::opening::{ModelArgs, RuntimeArgs, load_adapter, load_cartridge};
 use crate::stop_flag;
 
 /// Talk with a model that has read your text: ask questions behind a cartridge.
@@ -36,6 +36,9 @@ pub struct ChatArgs {
     /// A cartridge before the conversation: a folder or a .pt file; may repeat, in this order.
     #[arg(long = "cartridge", value_name = "DIR")]
     cartridges: Vec<PathBuf>,
+    /// An adapter of the model: a folder; may repeat, they add up.
+    #[arg(long = "adapter", value_name = "DIR")]
+    adapters: Vec<PathBuf>,
     /// A system message. Only without a cartridge, which stands in its place.
     #[arg(long, value_name = "TEXT", conflicts_with = "cartridges")]
     system: Option<String>,
@@ -60,7 +63,7 @@ pub struct ChatArgs {
     /// Start of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Accept a cartridge made with other weights of the same shape, such as another quantisation.
+    /// Accept cartridges and adapters made with other weights of the same shape, such as another quantisation.
     #[arg(long)]
     allow_other_weights: bool,
     /// With --prompt: one JSON object with text, finish, tokens and seconds.
@@ -71,10 +74,12 @@ pub struct ChatArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// If the model or a cartridge cannot be used, or an answer fails.
+/// If the model, a cartridge or an adapter cannot be used, or an answer fails.
 pub fn run(args: ChatArgs, runtime: &RuntimeArgs) -> Result<()> {
-    if let Some(path) = args.cartridges.iter().find(|path| !path.exists()) {
-        bail!("cartridge {} does not exist", path.display());
+    for (noun, paths) in [("cartridge", &args.cartridges), ("adapter", &args.adapters)] {
+        if let Some(path) = paths.iter().find(|path| !path.exists()) {
+            bail!("{noun} {} does not exist", path.display());
+        }
     }
     let model = args.model.open(&runtime.open()?)?;
     let mut engine = Engine::new(model.clone(), EngineOptions::default());
@@ -87,6 +92,13 @@ pub fn run(args: ChatArgs, runtime: &RuntimeArgs) -> Result<()> {
             eprintln!("note: a .pt file does not say for which weights it was made");
         }
     }
+    let mut adapters = Vec::with_capacity(args.adapters.len());
+    for path in &args.adapters {
+        let host = load_adapter(path, &model, args.allow_other_weights)?;
+        adapters.push(engine.add_adapter(&host)?);
+        let (count, kib) = (host.patches().len(), host.byte_len() >> 10);
+        eprintln!("adapter  {} · {count} patches · {kib} KiB", path.display());
+    }
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -97,6 +109,7 @@ pub fn run(args: ChatArgs, runtime: &RuntimeArgs) -> Result<()> {
     // Only from here on: until now Ctrl-C ends the program.
     let stop = stop_flag();
     let mut session = Session::new(engine, handles, args.system.clone(), sampling, stop);
+    session.adapters = adapters;
     session.max_new_tokens = args.max_new_tokens as usize;
     match &args.prompt {
         Some(prompt) => once(&mut session, prompt, args.json),

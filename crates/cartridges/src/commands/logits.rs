@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, Tensor};
+use cartridges_model::adapter::{AdapterRegistry, BatchAdapters, load_adapter};
 use cartridges_model::atomic_file::write_atomic;
 use cartridges_model::cartridge::{Behind, HostCartridge, compose, load, torch::read_pt};
 use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
@@ -40,6 +41,10 @@ pub struct LogitsArgs {
     /// shape is checked against the model.
     #[arg(long = "cartridge", value_name = "DIR")]
     cartridges: Vec<PathBuf>,
+    /// An adapter of the model: a folder; may repeat, they add up. Only its shape is checked against the
+    /// model.
+    #[arg(long = "adapter", value_name = "DIR")]
+    adapters: Vec<PathBuf>,
     /// The file to write.
     #[arg(long, value_name = "F.safetensors")]
     out: PathBuf,
@@ -73,6 +78,13 @@ pub fn run(args: LogitsArgs, runtime: &RuntimeArgs) -> Result<()> {
     for (path, host) in args.cartridges.iter().zip(&hosts) {
         check_shape(host, config).with_context(|| format!("cartridge {}", path.display()))?;
     }
+    let mut registry = AdapterRegistry::default();
+    for path in &args.adapters {
+        let named = || format!("adapter {}", path.display());
+        let (adapter, _) = load_adapter(path).with_context(named)?;
+        registry.register(&adapter, &decoder).with_context(named)?;
+    }
+    let adapters = registry.everywhere();
     let (mut prefix, slots) = prefix(&hosts, &runtime.device)?;
     let needed = slots.saturating_add(ids.len());
     if needed > config.max_position_embeddings {
@@ -91,9 +103,10 @@ pub fn run(args: LogitsArgs, runtime: &RuntimeArgs) -> Result<()> {
         ids: &ids,
         positions: &positions,
         layout: &layout,
+        adapters: &adapters,
     };
-    let normed = decoder.final_norm(decoder.hidden(batch, &mut prefix));
-    let last = write_logits(&args.out, &decoder, normed, ids.len())?;
+    let normed = decoder.final_norm(decoder.hidden(batch, &mut prefix), &adapters);
+    let last = write_logits(&args.out, &decoder, normed, &adapters)?;
 
     let mut out = io::stdout().lock();
     writeln!(
@@ -211,14 +224,21 @@ fn prefix(hosts: &[HostCartridge], device: &Device) -> Result<(Behind, usize)> {
 }
 
 /// Writes the logits of `normed [n, hidden]` piece by piece; gives the last row.
-fn write_logits(path: &Path, decoder: &Decoder, normed: Tensor<2>, n: usize) -> Result<Vec<f32>> {
-    let vocab = decoder.config().vocab_size;
+fn write_logits(
+    path: &Path,
+    decoder: &Decoder,
+    normed: Tensor<2>,
+    adapters: &BatchAdapters,
+) -> Result<Vec<f32>> {
+    let (vocab, [n, _]) = (decoder.config().vocab_size, normed.dims());
     let mut last = Vec::new();
     write_atomic(path, |file| {
         file.write_all(&header(n, vocab))?;
         for start in (0..n).step_by(ROWS_AT_ONCE) {
             let len = ROWS_AT_ONCE.min(n - start);
-            let logits = decoder.logits(normed.clone().narrow(0, start, len));
+            let rows: Vec<usize> = (start..start + len).collect();
+            let adapters = adapters.select(&rows, decoder.device());
+            let logits = decoder.logits(normed.clone().narrow(0, start, len), &adapters);
             let data = logits.into_data().convert::<f32>();
             let values = data
                 .try_to_vec::<f32>()

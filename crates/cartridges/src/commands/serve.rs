@@ -68,6 +68,12 @@ pub struct ServeArgs {
     /// MiB of cartridges in memory; by default half of the key/value memory.
     #[arg(long, value_name = "MIB")]
     cartridge_mib: Option<u64>,
+    /// Folder with one folder per adapter, which a request names in its field `adapter`.
+    #[arg(long, value_name = "DIR")]
+    adapter_dir: Option<PathBuf>,
+    /// MiB of adapters in memory.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    adapter_mib: u64,
     /// Longest answer where a request names no limit; by default as long as fits.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_completion_tokens: Option<usize>,
@@ -135,10 +141,15 @@ impl ServeArgs {
 /// If the model, the folder, the keys or the address cannot be used.
 pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
     let options = args.server_options()?;
-    if let Some(folder) = &args.cartridge_dir
-        && !folder.is_dir()
-    {
-        bail!("cartridge folder {} does not exist", folder.display());
+    for (noun, folder) in [
+        ("cartridge", &args.cartridge_dir),
+        ("adapter", &args.adapter_dir),
+    ] {
+        if let Some(folder) = folder
+            && !folder.is_dir()
+        {
+            bail!("{noun} folder {} does not exist", folder.display());
+        }
     }
     let model = args.model.open(&runtime.open()?)?;
     let row = model.decoder.config().kv_bytes_per_token(size_of::<f32>());
@@ -156,6 +167,8 @@ pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
         },
         cartridge_dir: args.cartridge_dir.clone(),
         cartridge_bytes,
+        adapter_dir: args.adapter_dir.clone(),
+        adapter_bytes: args.adapter_mib << 20,
         max_top_logprobs: args.max_top_logprobs,
         max_completion_tokens: args.max_completion_tokens,
         hub: ResolveOptions::from_env(),
@@ -168,6 +181,8 @@ pub fn run(args: ServeArgs, runtime: &RuntimeArgs) -> Result<()> {
     let inference = Arc::new(LocalInference::start(model, serving)?);
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // They read prompts and files; more of them would only hold memory.
+        .max_blocking_threads(32)
         .enable_all()
         .build()
         .context("starting the server's threads")?;

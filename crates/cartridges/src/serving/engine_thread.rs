@@ -1,6 +1,7 @@
 //! The thread that owns the engine. Everybody else sends it commands.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use cartridges_engine::{
     GenerateRequest, RequestError, RequestId, StepEvent,
 };
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::{AdapterError, AdapterHandle, HostAdapter};
 use cartridges_model::cartridge::HostCartridge;
 use cartridges_serve::{AnswerSender, Event, JobError};
 
@@ -21,8 +23,15 @@ pub struct Task {
     pub request: GenerateRequest,
     pub prompt_tokens: usize,
     pub answer: AnswerSender,
-    /// Keeps its cartridges on the shelf.
-    pub loans: Vec<Loan>,
+    /// Keeps what it uses on the shelves.
+    pub loans: Loans,
+}
+
+/// What a request has borrowed.
+#[derive(Default)]
+pub struct Loans {
+    pub cartridges: Vec<Loan<HostCartridge>>,
+    pub adapters: Vec<Loan<HostAdapter>>,
 }
 
 enum Command {
@@ -32,6 +41,11 @@ enum Command {
         Sender<Result<CartridgeHandle, EngineError>>,
     ),
     Remove(CartridgeHandle),
+    AddAdapter(
+        Arc<HostAdapter>,
+        Sender<Result<AdapterHandle, AdapterError>>,
+    ),
+    RemoveAdapter(AdapterHandle),
 }
 
 /// What the thread tells without being asked.
@@ -82,11 +96,26 @@ impl EngineThread {
 
     /// Copies a cartridge into the engine's memory; waits for the step in progress.
     pub fn add(&self, cartridge: Arc<HostCartridge>) -> Result<CartridgeHandle, String> {
+        self.ask(|reply| Command::Add(cartridge, reply))
+    }
+
+    /// Registers an adapter with the engine; waits for the step in progress.
+    pub fn add_adapter(&self, adapter: Arc<HostAdapter>) -> Result<AdapterHandle, String> {
+        self.ask(|reply| Command::AddAdapter(adapter, reply))
+    }
+
+    /// Takes an adapter away; what runs with it ends with it.
+    pub fn remove_adapter(&self, handle: AdapterHandle) {
+        let _ = self.commands.send(Command::RemoveAdapter(handle));
+    }
+
+    fn ask<T, E: Display>(
+        &self,
+        command: impl FnOnce(Sender<Result<T, E>>) -> Command,
+    ) -> Result<T, String> {
         let (reply, answer) = channel();
         let gone = || "the engine has ended".to_owned();
-        self.commands
-            .send(Command::Add(cartridge, reply))
-            .map_err(|_| gone())?;
+        self.commands.send(command(reply)).map_err(|_| gone())?;
         match answer.recv() {
             Ok(added) => added.map_err(|error| error.to_string()),
             Err(_) => Err(gone()),
@@ -109,7 +138,7 @@ struct Running {
     answer: AnswerSender,
     prompt_tokens: usize,
     #[allow(dead_code)] // given back when the request ends
-    loans: Vec<Loan>,
+    loans: Loans,
 }
 
 struct Worker {
@@ -195,6 +224,15 @@ impl Worker {
                 }
             }
             Command::Remove(handle) => self.engine.remove_cartridge(handle),
+            Command::AddAdapter(adapter, reply) => {
+                let added = self.engine.add_adapter(&adapter);
+                if let Err(unheard) = reply.send(added)
+                    && let Ok(handle) = unheard.0
+                {
+                    self.engine.remove_adapter(handle);
+                }
+            }
+            Command::RemoveAdapter(handle) => self.engine.remove_adapter(handle),
         }
     }
 
@@ -301,7 +339,11 @@ pub fn job_error(error: RequestError) -> JobError {
             JobError::TooLong(error.to_string())
         }
         RequestError::QueueFull(_) => JobError::Busy,
-        RequestError::UnknownCartridge | RequestError::NotFinite | RequestError::Text(_) => {
+        RequestError::UnknownCartridge
+        | RequestError::UnknownAdapter
+        | RequestError::NotFinite
+        | RequestError::Panicked
+        | RequestError::Text(_) => {
             let id = uuid::Uuid::new_v4().to_string();
             tracing::error!(%id, %error, "a request failed");
             JobError::Internal { id }

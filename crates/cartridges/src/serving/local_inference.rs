@@ -1,6 +1,6 @@
 //! The engine in this process as what the server talks to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +10,8 @@ use cartridges_engine::{
 };
 use cartridges_eval::chat_ids;
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::HostAdapter;
+use cartridges_model::cartridge::HostCartridge;
 use cartridges_model::hub::ResolveOptions;
 use cartridges_model::text::{ChatMessage, RenderOptions};
 use cartridges_serve::{
@@ -17,8 +19,9 @@ use cartridges_serve::{
     JobError, Load, Prompt, Role, Served, Source, TokenText,
 };
 
-use super::engine_thread::{EngineThread, Task};
+use super::engine_thread::{EngineThread, Loans, Task};
 use super::shelf::{Loan, Shelf};
+use super::ware::Ware;
 
 /// What a local engine serves with.
 #[derive(Clone)]
@@ -29,6 +32,10 @@ pub struct ServingOptions {
     pub cartridge_dir: Option<PathBuf>,
     /// Bytes of cartridges in the engine's memory at most.
     pub cartridge_bytes: u64,
+    /// Where adapters stand, each in a folder of its name.
+    pub adapter_dir: Option<PathBuf>,
+    /// Bytes of adapters in memory at most.
+    pub adapter_bytes: u64,
     /// Most log-probs per position.
     pub max_top_logprobs: usize,
     /// The answer's token limit where a request names none.
@@ -51,7 +58,8 @@ pub struct LocalInference {
 struct Desk {
     model: Arc<LanguageModel>,
     engine: EngineThread,
-    shelf: Shelf,
+    cartridges: Shelf<HostCartridge>,
+    adapters: Shelf<HostAdapter>,
     constraints: Arc<OnceLock<Result<ConstraintFactory, String>>>,
     max_completion_tokens: Option<usize>,
     /// How cartridges are fetched.
@@ -75,18 +83,9 @@ impl LocalInference {
     pub fn start(model: Arc<LanguageModel>, options: ServingOptions) -> Result<Self> {
         let engine = EngineThread::start(model.clone(), options.engine)?;
         let folder = options.cartridge_dir.as_deref();
-        let shelf = Shelf::new(
-            folder,
-            model.clone(),
-            engine.clone(),
-            options.cartridge_bytes,
-        )
-        .with_context(|| {
-            format!(
-                "cartridge folder {}",
-                folder.unwrap_or("".as_ref()).display()
-            )
-        })?;
+        let cartridges = shelf(folder, &model, &engine, options.cartridge_bytes)?;
+        let folder = options.adapter_dir.as_deref();
+        let adapters = shelf(folder, &model, &engine, options.adapter_bytes)?;
         let positions = model.decoder.config().max_position_embeddings;
         Ok(Self {
             served: Served {
@@ -99,7 +98,8 @@ impl LocalInference {
             desk: Desk {
                 model,
                 engine,
-                shelf,
+                cartridges,
+                adapters,
                 constraints: Arc::default(),
                 max_completion_tokens: options.max_completion_tokens,
                 hub: options.hub,
@@ -110,14 +110,34 @@ impl LocalInference {
     }
 }
 
+/// A shelf over a folder, which must be there.
+fn shelf<W: Ware>(
+    folder: Option<&Path>,
+    model: &Arc<LanguageModel>,
+    engine: &EngineThread,
+    bytes: u64,
+) -> Result<Shelf<W>> {
+    Shelf::new(folder, model.clone(), engine.clone(), bytes).with_context(|| {
+        let folder = folder.unwrap_or("".as_ref());
+        format!("{} folder {}", W::NOUN, folder.display())
+    })
+}
+
 impl Desk {
     fn prepare(&self, job: Job, answer: &AnswerSender) -> Result<Task, JobError> {
-        let loans = job
-            .cartridges
-            .iter()
-            .map(|spec| self.borrow(spec))
-            .collect::<Result<Vec<Loan>, JobError>>()?;
-        let prompt = self.ids(job.prompt, !loans.is_empty())?;
+        let loans = Loans {
+            cartridges: job
+                .cartridges
+                .iter()
+                .map(|spec| self.borrow(spec))
+                .collect::<Result<_, JobError>>()?,
+            adapters: job
+                .adapter
+                .iter()
+                .map(|id| self.adapters.borrow(id, false))
+                .collect::<Result<_, JobError>>()?,
+        };
+        let prompt = self.ids(job.prompt, !loans.cartridges.is_empty())?;
         let sampling = Sampling {
             temperature: job.temperature,
             top_k: job.top_k,
@@ -137,7 +157,8 @@ impl Desk {
         Ok(Task {
             prompt_tokens: prompt.len(),
             request: GenerateRequest {
-                cartridges: loans.iter().map(|loan| loan.handle).collect(),
+                cartridges: loans.cartridges.iter().map(|loan| loan.handle).collect(),
+                adapters: loans.adapters.iter().map(|loan| loan.handle).collect(),
                 sampling,
                 stop: StopRules {
                     ids: stop_ids,
@@ -159,15 +180,17 @@ impl Desk {
 
     /// A cartridge from the shelf, or from the place that the request names; which places it may name
     /// has been checked.
-    fn borrow(&self, spec: &CartridgeSpec) -> Result<Loan, JobError> {
+    fn borrow(&self, spec: &CartridgeSpec) -> Result<Loan<HostCartridge>, JobError> {
         let remote = spec.source == Source::HuggingFace;
         if remote && spec.force_redownload {
-            self.shelf.fetch(&spec.requested, &spec.id, &self.hub)?;
+            self.cartridges
+                .fetch(&spec.requested, &spec.id, true, &self.hub)?;
         }
-        match self.shelf.borrow(&spec.id, spec.force_redownload) {
+        match self.cartridges.borrow(&spec.id, spec.force_redownload) {
             Err(JobError::NotFound(_)) if remote && !spec.force_redownload => {
-                self.shelf.fetch(&spec.requested, &spec.id, &self.hub)?;
-                self.shelf.borrow(&spec.id, false)
+                self.cartridges
+                    .fetch(&spec.requested, &spec.id, false, &self.hub)?;
+                self.cartridges.borrow(&spec.id, false)
             }
             borrowed => borrowed,
         }
@@ -234,10 +257,6 @@ impl Inference for LocalInference {
         if self.draining.load(Ordering::Relaxed) {
             return Err(JobError::ShuttingDown);
         }
-        if let Some(adapter) = &job.adapter {
-            let problem = format!("adapter {adapter} is not on this server");
-            return Err(JobError::NotFound(problem));
-        }
         let (sender, answer) = Answer::channel();
         self.intake.fetch_add(1, Ordering::Relaxed);
         let intake = Intake(self.intake.clone());
@@ -257,12 +276,12 @@ impl Inference for LocalInference {
     }
 
     fn cartridges(&self) -> Vec<CartridgeInfo> {
-        self.desk.shelf.list()
+        self.desk.cartridges.list()
     }
 
     fn load(&self) -> Load {
         let told = self.desk.engine.told();
-        let (cartridge_hits, cartridge_misses) = self.desk.shelf.counts();
+        let (cartridge_hits, cartridge_misses) = self.desk.cartridges.counts();
         Load {
             queued: told.stats.waiting + self.intake.load(Ordering::Relaxed),
             running: told.stats.running,

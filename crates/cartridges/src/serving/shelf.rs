@@ -1,4 +1,5 @@
-//! The cartridges of one folder: found by name, loaded when asked for, kept while there is room.
+//! The cartridges, or the adapters, of one folder: found by name, loaded when asked for, kept while there
+//! is room.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,68 +9,68 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use cartridges_engine::CartridgeHandle;
 use cartridges_model::LanguageModel;
-use cartridges_model::cartridge::{
-    CartridgeDtype, CartridgeManifest, MANIFEST_FILE, TENSOR_FILE, load, load_manifest,
-};
+use cartridges_model::cartridge::{CartridgeManifest, HostCartridge};
 use cartridges_model::hub::{ResolveOptions, fetch_files};
 use cartridges_serve::{CartridgeInfo, JobError};
 
 use super::engine_thread::EngineThread;
+use super::ware::Ware;
 
-/// What a cartridge folder holds.
-const FILES: [&str; 2] = [MANIFEST_FILE, TENSOR_FILE];
 /// What a fetched file may have beyond the budget for tensors.
 const OVERHEAD: u64 = 1 << 20;
 /// Folders that a listing looks at.
 const LONGEST_LIST: usize = 10_000;
 
-/// A folder of cartridges in front of an engine. Clones share it.
-#[derive(Clone)]
-pub struct Shelf(Arc<Inner>);
+/// A folder of wares in front of an engine. Clones share it.
+pub struct Shelf<W: Ware>(Arc<Inner<W>>);
 
-struct Inner {
+impl<W: Ware> Clone for Shelf<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Inner<W: Ware> {
     /// Without symbolic links.
     folder: Option<PathBuf>,
     model: Arc<LanguageModel>,
     engine: EngineThread,
     budget: u64,
-    state: Mutex<State>,
+    state: Mutex<State<W::Handle>>,
     /// One loads at a time: reading and checking a file takes all the disk there is.
     loading: Mutex<()>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-#[derive(Default)]
-struct State {
-    entries: HashMap<String, Entry>,
+struct State<H> {
+    entries: HashMap<String, Entry<H>>,
     clock: u64,
     /// The engine's restarts when the handles were made.
     restarts: u64,
 }
 
-struct Entry {
-    handle: CartridgeHandle,
+struct Entry<H> {
+    handle: H,
     bytes: u64,
     version: Version,
     loans: usize,
     used: u64,
 }
 
-/// Length and time of the files: a cartridge that was made again is loaded again.
+/// Length and time of the files: what was made again is loaded again.
 type Version = [(u64, Option<SystemTime>); 2];
 
-/// The right to use a resident cartridge. While it lives the cartridge is not put away.
-pub struct Loan {
-    shelf: Arc<Inner>,
+/// The right to use what is resident. While it lives it is not put away.
+pub struct Loan<W: Ware> {
+    shelf: Arc<Inner<W>>,
     id: String,
     /// What requests name.
-    pub handle: CartridgeHandle,
+    pub handle: W::Handle,
 }
 
-impl Drop for Loan {
+impl<W: Ware> Drop for Loan<W> {
     fn drop(&mut self) {
         if let Some(entry) = self.shelf.state().entries.get_mut(&self.id)
             && entry.handle == self.handle
@@ -79,14 +80,14 @@ impl Drop for Loan {
     }
 }
 
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<W: Ware> Inner<W> {
+    fn state(&self) -> MutexGuard<'_, State<W::Handle>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a cartridge stands; never outside the folder, whatever links there are in it.
+    /// Where one stands; never outside the folder, whatever links there are in it.
     fn path(&self, id: &str) -> Result<PathBuf, JobError> {
-        let missing = || JobError::NotFound(format!("cartridge {id} is not on this server"));
+        let missing = || missing::<W>(id);
         let folder = self.folder.as_ref().ok_or_else(missing)?;
         let plain = id
             .bytes()
@@ -95,18 +96,18 @@ impl Inner {
             return Err(missing());
         }
         let path = folder.join(id);
-        for file in FILES {
+        for file in W::FILES {
             let real = fs::canonicalize(path.join(file)).map_err(|_| missing())?;
             if !real.starts_with(folder) {
-                tracing::warn!(cartridge = id, "a link leads out of the folder");
+                tracing::warn!(id, "a link leads out of the folder of {}s", W::NOUN);
                 return Err(missing());
             }
         }
         Ok(path)
     }
 
-    /// A resident cartridge of this version, if there is one.
-    fn lend(self: &Arc<Self>, id: &str, version: &Version) -> Option<Loan> {
+    /// What is resident in this version, if it is.
+    fn lend(self: &Arc<Self>, id: &str, version: &Version) -> Option<Loan<W>> {
         let restarts = self.engine.told().restarts;
         let mut state = self.state();
         if state.restarts != restarts {
@@ -128,7 +129,7 @@ impl Inner {
         })
     }
 
-    /// Puts away the cartridge that nobody has used for the longest time.
+    /// Puts away what nobody has used for the longest time.
     fn put_one_away(&self) -> bool {
         let mut state = self.state();
         let unused = state.entries.iter().filter(|(_, entry)| entry.loans == 0);
@@ -139,25 +140,27 @@ impl Inner {
             return false;
         };
         if let Some(entry) = state.entries.remove(&id) {
-            self.engine.remove(entry.handle);
+            W::remove(entry.handle, &self.engine);
         }
         true
     }
 
-    /// Loads a cartridge into the engine, at the cost of unused ones if need be.
-    fn bring(self: &Arc<Self>, id: &str, path: &Path, version: Version) -> Result<Loan, JobError> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            JobError::Invalid(format!("cartridge {id} cannot be used: {error}"))
-        };
-        let (cartridge, manifest) = load(path).map_err(|error| {
+    /// Loads one into the engine, at the cost of unused ones if need be.
+    fn bring(
+        self: &Arc<Self>,
+        id: &str,
+        path: &Path,
+        version: Version,
+    ) -> Result<Loan<W>, JobError> {
+        let unusable = |error: &str| unusable::<W>(id, error);
+        let (ware, manifest) = W::load(path).map_err(|error| {
             // The message names files of this machine.
-            tracing::warn!(cartridge = id, %error, "a cartridge cannot be loaded");
-            unusable(&"its files are damaged")
+            tracing::warn!(id, %error, "a {} cannot be loaded", W::NOUN);
+            unusable("its files are damaged")
         })?;
-        manifest
-            .check(&self.model.identity, false)
+        ware.check(&manifest, &self.model)
             .map_err(|error| unusable(&error))?;
-        let bytes = cartridge.byte_len(CartridgeDtype::F32) as u64;
+        let bytes = ware.bytes();
         if bytes > self.budget {
             let limit = format!(
                 "it has {bytes} bytes, the server's limit is {}",
@@ -171,9 +174,9 @@ impl Inner {
                 return Err(JobError::Busy);
             }
         }
-        let cartridge = Arc::new(cartridge);
+        let ware = Arc::new(ware);
         let handle = loop {
-            match self.engine.add(cartridge.clone()) {
+            match ware.add(&self.engine) {
                 Ok(handle) => break handle,
                 Err(_) if self.put_one_away() => {}
                 Err(error) => return Err(unusable(&error)),
@@ -190,7 +193,7 @@ impl Inner {
         };
         if let Some(old) = state.entries.insert(id.to_owned(), entry) {
             // Those who read it still do so; the engine waits for them.
-            self.engine.remove(old.handle);
+            W::remove(old.handle, &self.engine);
         }
         drop(state);
         Ok(Loan {
@@ -201,7 +204,7 @@ impl Inner {
     }
 }
 
-impl Shelf {
+impl<W: Ware> Shelf<W> {
     /// A shelf over `folder`, of which at most `budget` bytes are in the engine's memory.
     ///
     /// # Errors
@@ -217,22 +220,25 @@ impl Shelf {
             model,
             engine,
             budget,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                entries: HashMap::new(),
+                clock: 0,
+                restarts: 0,
+            }),
             loading: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         })))
     }
 
-    /// Takes a cartridge off the shelf, loading it if need be. `again` loads it in any case.
+    /// Takes one off the shelf, loading it if need be. `again` loads it in any case.
     ///
     /// # Errors
     /// If it is not there, damaged, made for another model, or there is no room.
-    pub fn borrow(&self, id: &str, again: bool) -> Result<Loan, JobError> {
+    pub fn borrow(&self, id: &str, again: bool) -> Result<Loan<W>, JobError> {
         let inner = &self.0;
         let path = inner.path(id)?;
-        let missing = |_| JobError::NotFound(format!("cartridge {id} is not on this server"));
-        let version = version(&path).map_err(missing)?;
+        let version = version::<W>(&path).map_err(|_| missing::<W>(id))?;
         if !again && let Some(loan) = inner.lend(id, &version) {
             inner.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(loan);
@@ -247,39 +253,45 @@ impl Shelf {
         inner.bring(id, &path, version)
     }
 
-    /// Brings the cartridge of the hub repository `repo` into the folder as `id`, in place of one that
-    /// may be there.
+    /// Brings what the hub repository holds: `repo` into the folder as `id`. With `again` in place of
+    /// one that is there; without, one that somebody has brought meanwhile will do.
     ///
     /// # Errors
     /// If it cannot be fetched, is damaged, or made for another model.
-    pub fn fetch(&self, repo: &str, id: &str, hub: &ResolveOptions) -> Result<(), JobError> {
+    pub fn fetch(
+        &self,
+        repo: &str,
+        id: &str,
+        again: bool,
+        hub: &ResolveOptions,
+    ) -> Result<(), JobError> {
         let inner = &self.0;
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::warn!(cartridge = repo, %error, "a cartridge cannot be fetched");
-            JobError::NotFound(format!("cartridge {repo} could not be fetched"))
+            tracing::warn!(repo, %error, "a {} cannot be fetched", W::NOUN);
+            JobError::NotFound(format!("{} {repo} could not be fetched", W::NOUN))
         };
         let folder = inner.folder.as_ref();
-        let folder = folder.ok_or_else(|| refused(&"this server has no cartridge folder"))?;
+        let folder = folder.ok_or_else(|| refused(&"this server has no folder for it"))?;
         let _one = inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if !again && inner.path(id).is_ok() {
+            return Ok(());
+        }
         let cached =
-            fetch_files(repo, &FILES, inner.budget + OVERHEAD, hub).map_err(|e| refused(&e))?;
-        let (_, manifest) = load(&cached).map_err(|e| refused(&e))?;
-        manifest
-            .check(&inner.model.identity, false)
-            .map_err(|error| {
-                JobError::Invalid(format!("cartridge {id} cannot be used: {error}"))
-            })?;
-        place(&cached, folder, id).map_err(|e| refused(&e))
+            fetch_files(repo, &W::FILES, inner.budget + OVERHEAD, hub).map_err(|e| refused(&e))?;
+        let (ware, manifest) = W::load(&cached).map_err(|e| refused(&e))?;
+        ware.check(&manifest, &inner.model)
+            .map_err(|error| unusable::<W>(id, &error))?;
+        place(&W::FILES, &cached, folder, id).map_err(|e| refused(&e))
     }
 
-    /// Times a cartridge was in memory already, and times it was not.
+    /// Times one was in memory already, and times it was not.
     pub fn counts(&self) -> (u64, u64) {
         let count = |x: &AtomicU64| x.load(Ordering::Relaxed);
         (count(&self.0.hits), count(&self.0.misses))
     }
 
-    /// The cartridges that can be read, by name.
-    pub fn list(&self) -> Vec<CartridgeInfo> {
+    /// The names and manifests of those that can be read, by name.
+    fn names(&self) -> Vec<(String, W::Manifest)> {
         let Some(folder) = &self.0.folder else {
             return Vec::new();
         };
@@ -287,21 +299,30 @@ impl Shelf {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
-                tracing::warn!(%error, "the cartridge folder cannot be listed");
+                tracing::warn!(%error, "the folder of {}s cannot be listed", W::NOUN);
                 return Vec::new();
             }
         };
-        let mut list: Vec<CartridgeInfo> = entries
+        let mut list: Vec<(String, W::Manifest)> = entries
             .take(LONGEST_LIST)
             .filter_map(|entry| {
                 let id = entry.ok()?.file_name().into_string().ok()?;
                 let path = self.0.path(&id).ok()?;
-                let manifest = load_manifest(&path).ok()?;
-                Some(self.describe(id, &manifest))
+                Some((id, W::manifest(&path)?))
             })
             .collect();
-        list.sort_by(|a, b| a.id.cmp(&b.id));
+        list.sort_by(|a, b| a.0.cmp(&b.0));
         list
+    }
+}
+
+impl Shelf<HostCartridge> {
+    /// The cartridges that can be read, by name.
+    pub fn list(&self) -> Vec<CartridgeInfo> {
+        let names = self.names().into_iter();
+        names
+            .map(|(id, manifest)| self.describe(id, &manifest))
+            .collect()
     }
 
     fn describe(&self, id: String, manifest: &CartridgeManifest) -> CartridgeInfo {
@@ -322,32 +343,48 @@ impl Shelf {
     }
 }
 
-fn version(path: &Path) -> std::io::Result<Version> {
+fn missing<W: Ware>(id: &str) -> JobError {
+    JobError::NotFound(format!("{} {id} is not on this server", W::NOUN))
+}
+
+fn unusable<W: Ware>(id: &str, error: &str) -> JobError {
+    JobError::Invalid(format!("{} {id} cannot be used: {error}", W::NOUN))
+}
+
+fn version<W: Ware>(path: &Path) -> std::io::Result<Version> {
     let of = |file: &str| -> std::io::Result<(u64, Option<SystemTime>)> {
         let data = fs::metadata(path.join(file))?;
         Ok((data.len(), data.modified().ok()))
     };
-    Ok([of(FILES[0])?, of(FILES[1])?])
+    Ok([of(W::FILES[0])?, of(W::FILES[1])?])
 }
 
-/// Puts the files of a cartridge into `folder/id` at once: a reader sees the old ones or the new ones.
-fn place(files: &Path, folder: &Path, id: &str) -> std::io::Result<()> {
+/// Puts `names` of the folder `files` into `folder/id`: a reader sees the old ones, for a moment none, or the
+/// new ones, never some of each. If it fails the old ones stay.
+fn place(names: &[&str], files: &Path, folder: &Path, id: &str) -> std::io::Result<()> {
     let new = tempfile::TempDir::with_prefix_in(".fetched-", folder)?;
-    for file in FILES {
+    for file in names {
         fs::copy(files.join(file), new.path().join(file))?;
     }
     let target = folder.join(id);
     let old = tempfile::TempDir::with_prefix_in(".replaced-", folder)?;
-    if target.exists() {
-        fs::rename(&target, old.path().join(id))?;
+    let aside = old.path().join(id);
+    let replaces = target.exists();
+    if replaces {
+        fs::rename(&target, &aside)?;
     }
-    fs::rename(new.path(), &target)
+    fs::rename(new.path(), &target).or_else(|error| {
+        if replaces {
+            fs::rename(&aside, &target)?;
+        }
+        Err(error)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use cartridges_engine::EngineOptions;
-    use cartridges_model::cartridge::{ModelIdentity, random_vectors, save};
+    use cartridges_model::cartridge::{CartridgeDtype, ModelIdentity, random_vectors, save};
     use cartridges_model::decoder::{Decoder, ModelConfig};
     use cartridges_model::text::ChatTokenizer;
     use cartridges_model::weights::Weights;
@@ -392,12 +429,12 @@ mod tests {
         cartridge.byte_len(CartridgeDtype::F32) as u64
     }
 
-    fn shelf(model: &Arc<LanguageModel>, folder: &Path, budget: u64) -> Shelf {
+    fn shelf(model: &Arc<LanguageModel>, folder: &Path, budget: u64) -> Shelf<HostCartridge> {
         let engine = EngineThread::start(model.clone(), EngineOptions::default()).unwrap();
         Shelf::new(Some(folder), model.clone(), engine, budget).unwrap()
     }
 
-    fn resident(shelf: &Shelf) -> Vec<String> {
+    fn resident(shelf: &Shelf<HostCartridge>) -> Vec<String> {
         let list = shelf.list();
         let there = list.into_iter().filter(|info| info.resident);
         there.map(|info| info.id).collect()
@@ -455,7 +492,8 @@ mod tests {
         for (id, slots) in [("b", 20), ("a", 30)] {
             let cached = home.path().join(format!("cached-{id}"));
             put(&model, &cached, slots);
-            super::place(&cached, shelf.0.path("a").unwrap().parent().unwrap(), id).unwrap();
+            let into = shelf.0.path("a").unwrap();
+            place(&HostCartridge::FILES, &cached, into.parent().unwrap(), id).unwrap();
             drop(shelf.borrow(id, false).unwrap());
             let list = shelf.list();
             let info = list.iter().find(|info| info.id == id).unwrap();
@@ -468,7 +506,7 @@ mod tests {
             ..ResolveOptions::default()
         };
         for repo in ["owner/name", "../a", "a"] {
-            let error = shelf.fetch(repo, "c", &hub).unwrap_err();
+            let error = shelf.fetch(repo, "c", false, &hub).unwrap_err();
             assert!(
                 error.to_string().contains("could not be fetched"),
                 "{error}"
@@ -495,7 +533,7 @@ mod tests {
         }
         assert!(resident(&shelf).is_empty());
         assert!(
-            Shelf::new(
+            Shelf::<HostCartridge>::new(
                 Some(&inside.join("no")),
                 model.clone(),
                 shelf.0.engine.clone(),

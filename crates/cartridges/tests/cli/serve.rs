@@ -6,6 +6,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use cartridges_model::LanguageModel;
+use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, Target, save_adapter};
 
 use super::chat::talking_model;
 use super::*;
@@ -34,6 +35,20 @@ struct Reply {
 }
 
 impl Reply {
+    fn read(bytes: &[u8]) -> Self {
+        let all = utf8(bytes);
+        let (head, body) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+        Self {
+            status: status.unwrap_or_else(|| panic!("{all:?}")),
+            body: match head.to_lowercase().contains("transfer-encoding: chunked") {
+                true => unchunked(body),
+                false => body.to_owned(),
+            },
+            head: head.to_owned(),
+        }
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
@@ -69,14 +84,44 @@ fn lamp(model: &Path, folder: &Path) {
     save(folder, &host, &identity, &how, CartridgeDtype::F32).unwrap();
 }
 
+/// An adapter that changes what the model says.
+fn accent(model: &Path, folder: &Path) {
+    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let model = LanguageModel::load(model, text(model), &device, &mut |_, _| ()).unwrap();
+    let target: Target = "model.layers.0.mlp.down_proj".parse().unwrap();
+    let (inputs, outputs) = target.widths(model.decoder.config()).unwrap();
+    let wave = |count: usize| (0..count).map(|i| (i as f32).sin()).collect();
+    let patch = HostPatch {
+        target,
+        mode: Mode::Linear,
+        scale: 1.0,
+        inputs,
+        outputs,
+        delta: Delta::LowRank {
+            rank: 1,
+            a: wave(inputs),
+            b: wave(outputs),
+        },
+        bias: Some(wave(outputs)),
+    };
+    let host = HostAdapter::new(vec![patch]).unwrap();
+    let how = json!({ "program": "test" });
+    save_adapter(folder, &host, &model.identity, &how, CartridgeDtype::F32).unwrap();
+}
+
 fn start(home: TempDir, more: &[&str]) -> Running {
     let model = home.path().join("model");
-    let shelf = home.path().join("shelf");
-    std::fs::create_dir_all(&shelf).unwrap();
+    let (shelf, adapters) = (home.path().join("shelf"), home.path().join("adapters"));
+    for folder in [&shelf, &adapters] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
     let mut child = program(&home)
         .args(["serve", "--model", text(&model), "--port", "0"])
         .args(["--cartridge-dir", text(&shelf)])
+        .args(["--adapter-dir", text(&adapters)])
         .args(more)
+        // Memory that was freed goes back at once, so that what is left can be seen.
+        .env("MIMALLOC_PURGE_DELAY", "0")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -110,17 +155,7 @@ impl Running {
     fn exchange(&self, request: &str) -> Reply {
         let mut bytes = Vec::new();
         self.send(request).read_to_end(&mut bytes).unwrap();
-        let all = utf8(&bytes);
-        let (head, body) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
-        Reply {
-            status: status.unwrap_or_else(|| panic!("{all:?}")),
-            body: match head.to_lowercase().contains("transfer-encoding: chunked") {
-                true => unchunked(body),
-                false => body.to_owned(),
-            },
-            head: head.to_owned(),
-        }
+        Reply::read(&bytes)
     }
 
     fn get(&self, path: &str) -> Reply {
@@ -239,6 +274,38 @@ fn answers_are_those_of_chat_streamed_or_not_with_and_without_a_cartridge() {
     assert_eq!(metrics.status, 200);
     assert!(metrics.body.contains("cartridge"), "{metrics:?}");
     assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn an_adapter_changes_the_requests_that_name_it() {
+    let server = start(place(), &[]);
+    let (model, home) = (server.home.path().join("model"), server.home.path());
+    let folder = home.join("adapters/accent");
+    accent(&model, &folder);
+    lamp(&model, &home.join("shelf/lamp"));
+    let path = "/v1/chat/completions";
+    let plain = server.post(path, &hello()).text();
+    let named = with(hello(), json!({"adapter": "accent"}));
+    let wanted = server.chat(&["--adapter", text(&folder)]);
+    assert_ne!(wanted, plain);
+    assert_eq!(server.post(path, &named).text(), wanted);
+    assert_eq!(server.post(path, &hello()).text(), plain);
+    // Behind a cartridge as well.
+    let both = with(
+        named,
+        json!({"cartridges": [{"id": "lamp", "source": "local"}]}),
+    );
+    let shelf = home.join("shelf/lamp");
+    let more = ["--cartridge", text(&shelf), "--adapter", text(&folder)];
+    assert_eq!(server.post(path, &both).text(), server.chat(&more));
+    for wrong in ["none", "../shelf/lamp", "lamp"] {
+        let reply = server.post(path, &with(hello(), json!({"adapter": wrong})));
+        assert_eq!(reply.status, 404, "{reply:?}");
+    }
+    std::fs::write(folder.join("adapter.safetensors"), b"short").unwrap();
+    let reply = server.post(path, &with(hello(), json!({"adapter": "accent"})));
+    assert_eq!(reply.status, 400, "{reply:?}");
+    assert!(!reply.body.contains(text(home)), "{reply:?}");
 }
 
 #[test]
@@ -381,18 +448,18 @@ fn at_rest(server: &Running) -> Value {
 #[test]
 fn many_clients_that_come_go_and_err_leave_nothing_behind() {
     let server = start(place(), &["--max-batch", "8", "--kv-tokens", "1024"]);
-    lamp(
-        &server.home.path().join("model"),
-        &server.home.path().join("shelf/lamp"),
-    );
+    let (home, model) = (server.home.path(), server.home.path().join("model"));
+    lamp(&model, &home.join("shelf/lamp"));
+    accent(&model, &home.join("adapters/accent"));
     let question = |i: usize| {
+        let adapter = (i % 3 == 0).then_some("accent");
         let cartridges = match i % 2 {
             0 => json!([{"id": "lamp", "source": "local"}]),
             _ => json!([]),
         };
         with(
             hello(),
-            json!({"cartridges": cartridges, "max_tokens": 4 + i % 7,
+            json!({"cartridges": cartridges, "adapter": adapter, "max_tokens": 4 + i % 7,
                 "messages": [{"role": "user", "content": "word ".repeat(1 + 9 * (i % 5))}]}),
         )
     };
@@ -462,10 +529,7 @@ fn visit(server: &Running, manner: usize, question: Value, wanted: &str) {
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            let reply = utf8(&bytes);
-            let body = reply.split_once("\r\n\r\n").unwrap().1;
-            let body: Value = serde_json::from_str(body).unwrap();
-            assert_eq!(body["choices"][0]["message"]["content"], wanted);
+            assert_eq!(Reply::read(&bytes).text(), wanted);
         }
         _ => assert_eq!(server.post(path, &question).text(), wanted),
     }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use cartridges_engine::{
-    CartridgeHandle, Engine, EngineError, Event, FinishReason, Flow, GenerateRequest, Sampling,
-    StopRules,
+    AdapterHandle, CartridgeHandle, Engine, EngineError, Event, FinishReason, Flow,
+    GenerateRequest, Sampling, StopRules,
 };
 use cartridges_eval::prompt_ids;
 use cartridges_model::text::ChatMessage;
@@ -46,6 +46,7 @@ pub(super) struct Answer {
 pub(super) struct Session {
     engine: Engine,
     cartridges: Vec<CartridgeHandle>,
+    pub(super) adapters: Vec<AdapterHandle>,
     system: Option<String>,
     sampling: Sampling,
     pub(super) max_new_tokens: usize,
@@ -68,6 +69,7 @@ impl Session {
         Self {
             engine,
             cartridges,
+            adapters: Vec::new(),
             system,
             sampling,
             max_new_tokens: 256,
@@ -106,6 +108,7 @@ impl Session {
         let prompt_tokens = prompt.len();
         let request = GenerateRequest {
             cartridges: self.cartridges.clone(),
+            adapters: self.adapters.clone(),
             sampling: self.sampling,
             stop: StopRules {
                 ids: self.stop_ids.clone(),
