@@ -1,6 +1,8 @@
 //! Who may attend to whom in a packed batch.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A layout that contradicts itself or the tensors it is used with.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -39,9 +41,45 @@ pub struct AttentionLayout {
     runs: Arc<[QueryRun]>,
     num_queries: usize,
     num_keys: usize,
+    mask: MaskCache,
+}
+
+/// The layout as a tensor, for bodies that need one; made once for all layers. It is no part of what a
+/// layout is.
+#[derive(Clone, Default)]
+struct MaskCache(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl PartialEq for MaskCache {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for MaskCache {}
+
+impl fmt::Debug for MaskCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl AttentionLayout {
+    /// What `make` gave for this layout before, if it `fits`; one is kept at a time.
+    pub(crate) fn cached<T: Clone + Send + 'static>(
+        &self,
+        fits: impl Fn(&T) -> bool,
+        make: impl FnOnce() -> T,
+    ) -> T {
+        let mut kept = self.mask.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.as_ref().and_then(|kept| kept.downcast_ref::<T>());
+        if let Some(found) = found.filter(|found| fits(found)) {
+            return found.clone();
+        }
+        let made = make();
+        *kept = Some(Box::new(made.clone()));
+        made
+    }
+
     /// Checks and freezes a layout of `num_queries` query rows over `num_keys` key rows.
     ///
     /// Runs must cover the query rows in order and without gaps; ranges must lie inside the keys; a
@@ -85,6 +123,7 @@ impl AttentionLayout {
             runs: runs.into(),
             num_queries,
             num_keys,
+            mask: MaskCache::default(),
         })
     }
 
@@ -116,6 +155,7 @@ impl AttentionLayout {
             runs: runs.into(),
             num_queries: start,
             num_keys: prefix + start,
+            mask: MaskCache::default(),
         }
     }
 

@@ -21,6 +21,26 @@ pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTen
     B::float_matmul(x, B::float_transpose(weight))
 }
 
+/// [`linear`] in the element type of the weight, for devices that multiply it faster: `x` is rounded to
+/// it, and so is the result.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub fn linear_as_weight<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let y = linear::<B>(like::<B>(x, &weight), weight);
+    B::float_cast(y, dtype.into())
+}
+
+/// [`linear_grad`] in the element type of the weight.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub fn linear_grad_as_weight<B: Backend>(
+    grad: FloatTensor<B>,
+    weight: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let dtype = grad.dtype();
+    let y = linear_grad::<B>(like::<B>(grad, &weight), weight);
+    B::float_cast(y, dtype.into())
+}
+
 pub fn linear_grad<B: Backend>(grad: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let weight = like::<B>(weight, &grad);
     B::float_matmul(grad, weight)
@@ -135,26 +155,20 @@ fn unstack_heads<B: Backend>(x: FloatTensor<B>, n: usize) -> FloatTensor<B> {
     B::float_reshape(swapped, Shape::from([n, kv * group, d]))
 }
 
-/// The layout as an additive mask `[1, n · group, m]`.
-fn mask<B: Backend>(
-    layout: &AttentionLayout,
-    group: usize,
-    like: &FloatTensor<B>,
-) -> FloatTensor<B> {
+/// The layout as an additive mask `[1, n, 1, m]`.
+fn mask<B: Backend>(layout: &AttentionLayout, like: &FloatTensor<B>) -> FloatTensor<B> {
     let (n, m) = (layout.num_queries(), layout.num_keys());
-    let mut values = vec![MASKED; n * group * m];
+    let mut values = vec![MASKED; n * m];
     for run in layout.runs() {
         for query in run.start..run.start + run.len {
             for range in &run.keys {
                 let seen = AttentionLayout::visible(run, range, query);
-                for head in 0..group {
-                    let row = (query * group + head) * m;
-                    values[row + range.start..row + range.start + seen].fill(0.0);
-                }
+                let from = query * m + range.start;
+                values[from..from + seen].fill(0.0);
             }
         }
     }
-    let data = TensorData::new(values, [1, n * group, m]).convert_dtype(like.dtype());
+    let data = TensorData::new(values, [1, n, 1, m]).convert_dtype(like.dtype());
     B::float_from_data(data, &like.device())
 }
 
@@ -165,11 +179,15 @@ fn scores<B: Backend>(
     layout: &AttentionLayout,
     group: usize,
 ) -> FloatTensor<B> {
-    let [_, _, d] = dims::<B, 3>(&q);
-    let mask = mask::<B>(layout, group, &q);
+    let [kv, rows, d] = dims::<B, 3>(&q);
+    let fits = |kept: &FloatTensor<B>| kept.dtype() == q.dtype() && kept.device() == q.device();
+    let mask = layout.cached(fits, || mask::<B>(layout, &q));
     let raw = B::float_matmul(q, B::float_permute(k, &[1, 2, 0]));
     let scaled = B::float_mul_scalar(raw, (1.0 / (d as f64).sqrt()).into());
-    B::float_add(scaled, mask)
+    let m = layout.num_keys();
+    let split = B::float_reshape(scaled, Shape::from([kv, rows / group, group, m]));
+    let masked = B::float_add(split, mask);
+    B::float_reshape(masked, Shape::from([kv, rows, m]))
 }
 
 pub fn attention_forward<B: Backend>(

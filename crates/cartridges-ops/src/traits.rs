@@ -213,4 +213,12 @@ impl DecoderOps for burn::backend::Flex {
 impl DecoderOps for burn::backend::NdArray {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl DecoderOps for burn_cubecl::CubeBackend {}
+impl DecoderOps for burn_cubecl::CubeBackend {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear_as_weight::<Self>(x, weight)
+    }
+
+    fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear_grad_as_weight::<Self>(grad, weight)
+    }
+}

@@ -452,7 +452,7 @@ fn many_clients_that_come_go_and_err_leave_nothing_behind() {
     lamp(&model, &home.join("shelf/lamp"));
     accent(&model, &home.join("adapters/accent"));
     let question = |i: usize| {
-        let adapter = (i % 3 == 0).then_some("accent");
+        let adapter = i.is_multiple_of(3).then_some("accent");
         let cartridges = match i % 2 {
             0 => json!([{"id": "lamp", "source": "local"}]),
             _ => json!([]),
