@@ -18,6 +18,17 @@ const ASK: [&str; 5] = [
     "GAP\n\nWhat stands in the gap? Answer in a few words.",
 ];
 
+/// How agent A is told to ask for what was left out; `PART` is the sentence, `ANSWER` what was left out.
+const ASK_FOR: [&str; 3] = [
+    "A part of the information says: \"PART\"\nWrite one short question whose answer is \"ANSWER\". Say \
+     what it belongs to, so that the question is clear without the part. Do not give the answer. Write \
+     only the question.",
+    "The answer is \"ANSWER\", as in: \"PART\"\nWrite the question that someone who has not read this would \
+     ask to get this answer. Name the place or the thing it is about. Write only the question.",
+    "From the information: \"PART\"\nAsk for \"ANSWER\" in one question, in other words than the part uses, \
+     and without the answer itself. Write only the question.",
+];
+
 /// What stands for the words that are left out.
 const BLANK: &str = "____";
 /// Words of a sentence that are kept on each side of the gap.
@@ -38,6 +49,8 @@ pub(super) struct Gap {
     pub prompt: String,
     /// What was left out.
     pub answer: String,
+    /// What agent A is told so that it asks for the answer.
+    pub ask: String,
 }
 
 /// How many gaps a sentence gets.
@@ -78,10 +91,14 @@ pub(super) fn gaps(text: &SegmentedText<'_>, density: Density) -> Vec<Gap> {
         chosen.sort_by_key(|span| span.start);
         for span in chosen {
             let style = ASK[out.len() % ASK.len()];
+            let answer = answer(words, &span);
+            let part = words.join(" ");
+            let ask = ASK_FOR[out.len() % ASK_FOR.len()];
             out.push(Gap {
                 window: index..index + 1,
                 prompt: style.replace("GAP", &with_gap(words, &span)),
-                answer: answer(words, &span),
+                ask: ask.replace("PART", &part).replace("ANSWER", &answer),
+                answer,
             });
         }
     }

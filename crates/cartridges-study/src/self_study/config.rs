@@ -70,6 +70,9 @@ pub struct SelfStudyConfig {
     /// One more gap for every so many words of a sentence, where that is more (default 0: no more), so
     /// that long sentences are asked about in every part.
     pub words_per_gap: usize,
+    /// Share of the gaps, 0 to 1, for which agent A also writes a question whose answer is what was left
+    /// out (default 0).
+    pub gap_questions: f64,
     /// Whether conversations with an empty question or answer are left out (default true). They are
     /// counted either way.
     pub drop_empty: bool,
@@ -106,6 +109,7 @@ impl Default for SelfStudyConfig {
             verbatim_repeats: 3,
             gaps_per_sentence: 0,
             words_per_gap: 0,
+            gap_questions: 0.0,
             drop_empty: true,
             drop_cut_off: false,
             system_prompt_template: DEFAULT_SYSTEM_PROMPT.to_owned(),
@@ -172,6 +176,7 @@ impl SelfStudyConfig {
             ("prob_thinking", self.prob_thinking),
             ("coverage_share", self.coverage_share),
             ("brief_share", self.brief_share),
+            ("gap_questions", self.gap_questions),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return range(field, value.to_string(), "a number from 0 to 1");
@@ -280,7 +285,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Change = fn(&mut SelfStudyConfig);
-        let wrong: [(&str, Change); 12] = [
+        let wrong: [(&str, Change); 13] = [
             ("batch_size", |c| c.batch_size = 0),
             ("batches_in_parallel", |c| c.batches_in_parallel = 0),
             ("max_rounds", |c| c.max_rounds = 0),
@@ -289,6 +294,7 @@ mod tests {
             ("prob_thinking", |c| c.prob_thinking = 1.5),
             ("coverage_share", |c| c.coverage_share = f64::NAN),
             ("min_prob_mass", |c| c.min_prob_mass = 0.0),
+            ("gap_questions", |c| c.gap_questions = 1.1),
             ("seed_types", |c| c.seed_types.clear()),
             ("verbatim_stride", |c| c.verbatim_stride = 65),
             ("max_tokens_per_chunk", |c| {

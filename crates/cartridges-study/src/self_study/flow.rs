@@ -27,7 +27,7 @@ const GIVEN: &str = "given";
 pub struct Dropped {
     /// The task's number.
     pub task: usize,
-    /// Why: `empty question`, `empty answer` or `cut-off answer`.
+    /// Why: `empty question`, `empty answer`, `cut-off answer` or `answer in the question`.
     pub cause: String,
 }
 
@@ -156,10 +156,16 @@ fn attempt(
             .flat_map(|b| b.tasks.iter().map(move |t| (b, t)))
     };
     let mut talks: Vec<Talk> = tasks()
-        .filter(|(_, task)| task.work == TaskWork::Converse)
+        .filter(|(_, task)| !matches!(task.work, TaskWork::Given { .. }))
         .map(|(batch, task)| Talk::new(batch, task))
         .collect();
-    let expected = 2 * config.max_rounds * talks.len();
+    let expected = talks
+        .iter()
+        .map(|talk| match talk.task.work {
+            TaskWork::Converse => 2 * config.max_rounds,
+            _ => 1,
+        })
+        .sum();
     let mut answered = 0;
     let mut count = || {
         answered += 1;
@@ -182,7 +188,7 @@ fn attempt(
     outcome.conversations.extend(
         talks
             .into_iter()
-            .filter(|talk| !talk.over)
+            .filter(|talk| talk.state != State::Lost)
             .map(Talk::into_conversation),
     );
     outcome
@@ -197,14 +203,22 @@ enum Agent {
     B,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Going,
+    /// Nothing more is asked.
+    Complete,
+    /// Dropped or failed.
+    Lost,
+}
+
 /// A conversation in the making.
 struct Talk<'a> {
     batch: &'a PlannedBatch,
     task: &'a Task,
     messages: Vec<Message>,
     finish_reasons: Vec<String>,
-    /// Dropped or failed: nothing more is asked.
-    over: bool,
+    state: State,
 }
 
 impl<'a> Talk<'a> {
@@ -214,7 +228,7 @@ impl<'a> Talk<'a> {
             task,
             messages: Vec::new(),
             finish_reasons: Vec::new(),
-            over: false,
+            state: State::Going,
         }
     }
 
@@ -255,7 +269,10 @@ impl<'a> Talk<'a> {
                 tool_calls: Vec::new(),
                 seed_prompt: self.task.prompt.clone(),
                 initial_system_prompt: self.batch.system_prompt.clone(),
-                kind: Some(ConversationKind::Conversation),
+                kind: Some(match self.task.work {
+                    TaskWork::Converse => ConversationKind::Conversation,
+                    _ => ConversationKind::Gap,
+                }),
                 seed_type: Some(self.task.seed_type.to_owned()),
                 resource: Some(self.batch.resource.clone()),
                 finish_reasons: Some(self.finish_reasons),
@@ -277,7 +294,10 @@ fn step(
     on_answer: &mut dyn FnMut(),
     outcome: &mut BatchesOutcome,
 ) -> Result<(), ClientError> {
-    let mut talks: Vec<&mut Talk> = talks.iter_mut().filter(|talk| !talk.over).collect();
+    let mut talks: Vec<&mut Talk> = talks
+        .iter_mut()
+        .filter(|talk| talk.state == State::Going)
+        .collect();
     if talks.is_empty() {
         return Ok(());
     }
@@ -304,7 +324,7 @@ fn take(
 ) -> Result<(), ClientError> {
     let task = talk.task.index;
     if let FinishReason::Failed(message) = sample.finish {
-        talk.over = true;
+        talk.state = State::Lost;
         outcome.failed.push(Failed {
             task,
             cause: "request failed".to_owned(),
@@ -334,11 +354,13 @@ fn take(
         Some(empty_cause)
     } else if cut_off && agent == Agent::B && config.drop_cut_off {
         Some("cut-off answer")
+    } else if gives_itself_away(talk.task, &sample.text) {
+        Some("answer in the question")
     } else {
         None
     };
     if let Some(cause) = cause {
-        talk.over = true;
+        talk.state = State::Lost;
         outcome.dropped.push(Dropped {
             task,
             cause: cause.to_owned(),
@@ -354,26 +376,56 @@ fn take(
         Agent::A => brief_request(config, talk.task),
         Agent::B => None,
     };
-    if let Some(request) = brief {
-        talk.messages.push(Message {
+    talk.messages.push(match brief {
+        Some(request) => Message {
             content: format!("{} {request}", sample.text.trim_end()),
             role: Role::User,
             // The ids of what the model wrote are no longer those of the message.
             token_ids: None,
             top_logprobs: None,
-        });
-        return Ok(());
-    }
-    talk.messages.push(Message {
-        content: sample.text,
-        role: match agent {
-            Agent::A => Role::User,
-            Agent::B => Role::Assistant,
         },
-        token_ids: (!sample.token_ids.is_empty()).then_some(sample.token_ids),
-        top_logprobs,
+        None => Message {
+            content: sample.text,
+            role: match agent {
+                Agent::A => Role::User,
+                Agent::B => Role::Assistant,
+            },
+            token_ids: (!sample.token_ids.is_empty()).then_some(sample.token_ids),
+            top_logprobs,
+        },
     });
+    if let TaskWork::AskFor { text, token_ids } = &talk.task.work {
+        talk.messages.push(Message {
+            content: text.clone(),
+            role: Role::Assistant,
+            token_ids: Some(token_ids.clone()),
+            top_logprobs: match config.num_top_logprobs {
+                0 => None,
+                _ => Some(certain(token_ids).flatten(config.min_prob_mass)?),
+            },
+        });
+        talk.finish_reasons.push(GIVEN.to_owned());
+        talk.state = State::Complete;
+    }
     Ok(())
+}
+
+/// Whether a question holds the answer that it should ask for.
+fn gives_itself_away(task: &Task, question: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.to_lowercase()
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    match &task.work {
+        TaskWork::AskFor { text, .. } => {
+            let (answer, question) = (words(text), words(question));
+            !answer.is_empty() && question.windows(answer.len()).any(|part| part == answer)
+        }
+        _ => false,
+    }
 }
 
 /// Ways to ask for a short answer.
@@ -387,7 +439,7 @@ const BRIEF: [&str; 4] = [
 /// What is added to the question of a task that is to be answered shortly. Questions only: a summary
 /// or a letter in a few words makes no sense. The golden ratio spreads them evenly over the tasks.
 fn brief_request(config: &SelfStudyConfig, task: &Task) -> Option<&'static str> {
-    let asks = matches!(task.seed_type, "coverage" | "question");
+    let asks = matches!(task.seed_type, "coverage" | "question" | "answer");
     let spread = (task.index as f64 * 0.618_033_988_749_894_9).fract();
     (asks && spread < config.brief_share).then(|| BRIEF[task.index % BRIEF.len()])
 }

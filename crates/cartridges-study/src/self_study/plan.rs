@@ -40,6 +40,13 @@ pub enum TaskWork {
         /// Its ids.
         token_ids: Vec<u32>,
     },
+    /// Agent A writes the question that the prompt asks for, the answer is given.
+    AskFor {
+        /// The answer.
+        text: String,
+        /// Its ids.
+        token_ids: Vec<u32>,
+    },
 }
 
 /// One conversation to be made.
@@ -47,7 +54,7 @@ pub enum TaskWork {
 pub struct Task {
     /// Its number in the plan.
     pub index: usize,
-    /// A seed type's name, `coverage`, `verbatim` or `gap`.
+    /// A seed type's name, `coverage`, `verbatim`, `gap` or `answer`.
     pub seed_type: &'static str,
     /// The seed prompt for agent A, or the user's message of a verbatim piece.
     pub prompt: String,
@@ -151,6 +158,8 @@ impl Plan {
                 per_sentence: config.gaps_per_sentence,
                 words_per_gap: config.words_per_gap,
             };
+            // Rounds up from half, so that a share of 1 asks for every gap.
+            let mut asked = 0.5;
             let mut gaps = cloze::gaps(&text, density).into_iter().peekable();
             while let Some(first) = gaps.next() {
                 let context = text.context(&first.window, max_tokens);
@@ -161,15 +170,31 @@ impl Plan {
                 {
                     batch.push(next);
                 }
-                let tasks = batch.into_iter().map(|gap| {
+                let ids = |gap: &cloze::Gap| text.document().codec().encode(&gap.answer);
+                let asked = batch.iter().filter_map(|gap| {
+                    asked += config.gap_questions;
+                    let work = TaskWork::AskFor {
+                        token_ids: ids(gap),
+                        text: gap.answer.clone(),
+                    };
+                    (asked >= 1.0).then(|| {
+                        asked -= 1.0;
+                        ("answer", gap.ask.clone(), work)
+                    })
+                });
+                let asked: Vec<_> = asked.collect();
+                let given = batch.into_iter().map(|gap| {
                     let work = TaskWork::Given {
                         kind: ConversationKind::Gap,
-                        token_ids: text.document().codec().encode(&gap.answer),
+                        token_ids: ids(&gap),
                         text: gap.answer,
                     };
                     ("gap", gap.prompt, work)
                 });
-                self.push(config, resource.name(), &context, tasks.collect(), None);
+                self.push(config, resource.name(), &context, given.collect(), None);
+                if !asked.is_empty() {
+                    self.push(config, resource.name(), &context, asked, None);
+                }
             }
         }
     }
@@ -279,7 +304,8 @@ impl Plan {
                 add(task.prompt.as_bytes());
                 if let TaskWork::Given {
                     text, token_ids, ..
-                } = &task.work
+                }
+                | TaskWork::AskFor { text, token_ids } = &task.work
                 {
                     add(text.as_bytes());
                     add(&token_ids

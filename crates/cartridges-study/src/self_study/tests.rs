@@ -417,11 +417,77 @@ fn conversations_carry_their_metadata_and_flat_logprobs() {
                 assert_eq!(reasons, ["stop", "stop"]);
                 assert_eq!(ids.last(), Some(&1000));
             }
+            TaskWork::AskFor { .. } => panic!("none was asked for"),
         }
     }
     let scored: usize = client.scored.iter().map(|r| r.continuation_ids.len()).sum();
     assert_eq!(outcome.counts.scored_tokens, scored as u64);
     assert_eq!(client.scored[0].messages[1].role, Role::User);
+}
+
+#[test]
+fn questions_are_written_for_given_answers() {
+    let config = SelfStudyConfig {
+        num_conversations: 0,
+        verbatim: true,
+        gaps_per_sentence: 2,
+        gap_questions: 0.5,
+        brief_share: 1.0,
+        ..small_config()
+    };
+    let plan = Plan::new(&config, &resources(&config, &numbered_text(10))).unwrap();
+    let tasks = || plan.batches.iter().flat_map(|b| &b.tasks);
+    let of = |seed_type: &str| tasks().filter(|t| t.seed_type == seed_type).count();
+    assert_eq!((of("gap"), of("answer")), (20, 10));
+    let mut client = MockClient::default();
+    let outcome = run_all(&config, &plan, &mut client);
+    // Only the questions were generated: one request for each.
+    assert_eq!(client.requests.len(), 10);
+    assert!(outcome.dropped.is_empty() && outcome.failed.is_empty());
+    let asked = outcome.conversations.iter().filter(|c| {
+        let seed_type = c.metadata.seed_type.as_deref();
+        seed_type == Some("answer")
+    });
+    let mut count = 0;
+    for conversation in asked {
+        count += 1;
+        let task = tasks()
+            .nth(conversation.metadata.task.unwrap() as usize)
+            .unwrap();
+        let TaskWork::AskFor { text, token_ids } = &task.work else {
+            panic!("{task:?}");
+        };
+        assert!(task.prompt.contains(&format!("\"{text}\"")), "{task:?}");
+        let [user, assistant] = &conversation.messages[..] else {
+            panic!("one round");
+        };
+        assert!(user.content.starts_with("reply "), "{user:?}");
+        assert!(
+            user.content.len() > "reply 0123456789abcdef".len(),
+            "{user:?}"
+        );
+        assert_eq!(&assistant.content, text);
+        assert_eq!(assistant.token_ids.as_ref(), Some(token_ids));
+        let top = assistant.top_logprobs.as_ref().unwrap();
+        assert_eq!(&top.token_id, token_ids);
+        assert!(top.logprobs.iter().all(|x| *x == 0.0));
+        assert_eq!(conversation.metadata.kind, Some(ConversationKind::Gap));
+        let reasons = conversation.metadata.finish_reasons.clone().unwrap();
+        assert_eq!(reasons, ["stop", "given"]);
+    }
+    assert_eq!(count, 10);
+    // A question that holds its answer is no question.
+    let mut plan = plan;
+    for batch in &mut plan.batches {
+        for task in &mut batch.tasks {
+            if let TaskWork::AskFor { text, .. } = &mut task.work {
+                *text = "REPLY".to_owned();
+            }
+        }
+    }
+    let outcome = run_all(&config, &plan, &mut MockClient::default());
+    assert_eq!(outcome.dropped.len(), 10);
+    assert_eq!(outcome.dropped[0].cause, "answer in the question");
 }
 
 #[test]
