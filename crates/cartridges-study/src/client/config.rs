@@ -44,7 +44,8 @@ pub struct OpenAiConfig {
     pub extra_body: Map<String, Value>,
     /// Whether to ask for token ids as vLLM gives them, by `return_token_ids` and
     /// `return_tokens_as_token_ids` (default true). Turn it off for servers that refuse unknown
-    /// fields. llama-server gives ids unasked. Without ids, answers keep their text only.
+    /// fields, as hosted services and `cartridges serve` do (which gives ids as `tokasaurus`).
+    /// llama-server gives ids unasked. Without ids, answers keep their text only.
     pub ask_token_ids: bool,
     /// How the thinking switch is told (default `chat_template`).
     pub thinking: ThinkingField,
