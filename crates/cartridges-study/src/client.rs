@@ -2,8 +2,34 @@
 //!
 //! An implementation may run the model in this process or ask a server. It gets requests in batches
 //! whose messages begin alike (the same system prompt), so that a prefix can be shared.
+//!
+//! [`HttpClient`] asks one or more servers; [`ClientConfig`] says which.
+
+mod candidates;
+mod config;
+mod failure;
+mod fleet;
+mod fleet_config;
+mod http_client;
+mod openai;
+mod protocol;
+mod routing;
+mod sglang;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod tokasaurus;
+mod transport;
 
 pub use crate::top_logprobs::DenseTopLogprobs;
+pub use config::{
+    ApiKey, CartridgeSource, ClientConfig, ClientConfigError, DEFAULT_MODEL, MaxTokensField,
+    OpenAiConfig, RemoteCartridge, SglangConfig, ThinkingField, TokasaurusConfig,
+};
+pub use fleet_config::FleetConfig;
+pub use http_client::HttpClient;
+pub use protocol::PromptCodec;
+pub use statistics::{FleetStatistics, ServerStatistics};
 
 use crate::conversation::Role;
 use crate::top_logprobs::TopLogprobsError;

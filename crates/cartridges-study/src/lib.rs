@@ -15,7 +15,7 @@
 //! | [`parquet`] | the reference system's parquet schema, written and read |
 //! | [`chunker`], [`resource`] | texts and the contexts drawn from them |
 //! | [`seed_prompt`] | what agent A is asked to write |
-//! | [`client`] | the trait through which a model is talked to |
+//! | [`client`] | the trait through which a model is talked to, and a client of servers over HTTP |
 //! | [`self_study`] | configuration, plan and flow of the conversations |
 //! | [`run`] | crash-safe runs that stop and resume |
 //!

@@ -1,0 +1,6 @@
+mod config;
+mod fleet;
+mod openai;
+mod sglang;
+mod stand_in;
+mod tokasaurus;
