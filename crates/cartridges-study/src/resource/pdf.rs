@@ -1,9 +1,11 @@
 //! PDF files: the text of the pages.
 
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use flate2::read::ZlibDecoder;
 use pdf_extract::{Document as Pdf, PlainTextOutput, output_doc_page};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,8 @@ use super::read::{MAX_TEXT_BYTES, file_name, read_bytes};
 
 /// The largest PDF that is read, in bytes.
 const MAX_PDF_BYTES: u64 = 256 << 20;
+/// The most that the streams of a PDF may inflate to together, in bytes.
+const MAX_INFLATED_BYTES: u64 = 2 << 30;
 /// The most pages that are read.
 const MAX_PAGES: usize = 50_000;
 /// Stack of the thread that reads: the reader calls itself for nested objects.
@@ -67,6 +71,11 @@ pub(super) fn text_of_pages(
     {
         return Err(format("it does not begin with %PDF-".to_owned()));
     }
+    if inflated_bytes(&bytes, MAX_INFLATED_BYTES) > MAX_INFLATED_BYTES {
+        return Err(format(format!(
+            "its streams inflate to more than {MAX_INFLATED_BYTES} bytes"
+        )));
+    }
     let pages = thread::scope(|scope| {
         thread::Builder::new()
             .name("pdf".to_owned())
@@ -106,6 +115,47 @@ pub(super) fn text_of_pages(
         ));
     }
     Ok(text)
+}
+
+/// What all streams inflate to, counted up to `limit` and a little more. The reader of PDF files
+/// inflates them whole, so it is counted beforehand.
+fn inflated_bytes(bytes: &[u8], limit: u64) -> u64 {
+    const KEYWORD: &[u8] = b"stream";
+    let mut total = 0_u64;
+    let mut at = 0;
+    while let Some(found) = bytes[at..]
+        .windows(KEYWORD.len())
+        .position(|w| w == KEYWORD)
+    {
+        at += found + KEYWORD.len();
+        let data = &bytes[at..];
+        let data = data.strip_prefix(b"\r").unwrap_or(data);
+        let data = data.strip_prefix(b"\n").unwrap_or(data);
+        // RFC 1950: method 8, and a header that is a multiple of 31.
+        let zlib = matches!(data, [a, b, ..]
+            if a & 0x0f == 8 && (u16::from(*a) << 8 | u16::from(*b)) % 31 == 0);
+        if zlib && total <= limit {
+            let mut counter = Counter(0);
+            // A damaged stream counts as far as it goes.
+            let _ = io::copy(&mut ZlibDecoder::new(data).take(limit + 1), &mut counter);
+            total = total.saturating_add(counter.0);
+        }
+    }
+    total
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 type Page = (u32, Result<String, String>);
@@ -211,6 +261,19 @@ mod tests {
             let error = read(bytes, &mut Notes::default()).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn what_streams_inflate_to_is_counted() {
+        use flate2::{Compression, write::ZlibEncoder};
+        use std::io::Write;
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+        zlib.write_all(&vec![0; 3 << 20]).unwrap();
+        let zeros = zlib.finish().unwrap();
+        let stream = [b"stream\r\n", zeros.as_slice(), b"\nendstream"].concat();
+        let file = [stream.as_slice(), b" stream\nplain endstream ", &stream].concat();
+        assert_eq!(inflated_bytes(&file, 1 << 30), 6 << 20);
+        assert!((1 << 20..2 << 20).contains(&inflated_bytes(&file, 1 << 20)));
     }
 
     proptest! {
