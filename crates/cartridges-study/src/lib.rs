@@ -13,7 +13,8 @@
 //! | [`conversation`] | the records that are stored |
 //! | [`top_logprobs`] | dense and sparse ("flat") top-k log-probabilities |
 //! | [`parquet`] | the reference system's parquet schema, written and read |
-//! | [`chunker`], [`resource`] | texts and the contexts drawn from them |
+//! | [`chunker`] | cutting a text into contexts: by tokens, characters or sections |
+//! | [`resource`] | what can be studied: texts, folders, JSON, HTML, PDF, LaTeX, mail, benchmarks |
 //! | [`seed_prompt`] | what agent A is asked to write |
 //! | [`client`] | the trait through which a model is talked to, and a client of servers over HTTP |
 //! | [`self_study`] | configuration, plan and flow of the conversations |

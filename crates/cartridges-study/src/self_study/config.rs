@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chunker::{ChunkError, TokenChunker};
+use crate::chunker::{ChunkError, Chunker};
 use crate::resource::{ResourceError, SharedCodec, TextResource};
 use crate::seed_prompt::SeedType;
 use crate::top_logprobs::{TopLogprobsError, check_threshold};
@@ -45,8 +45,8 @@ pub struct SelfStudyConfig {
     pub min_prob_mass: f64,
     /// Kinds of messages agent A is asked for (default all).
     pub seed_types: Vec<SeedType>,
-    /// Length of the contexts in tokens (default 512 to 1024).
-    pub chunker: TokenChunker,
+    /// How contexts are cut (default 512 to 1024 tokens).
+    pub chunker: Chunker,
     /// Share of the conversations, 0 to 1, whose question is about one given sentence, walking
     /// through the whole text, instead of a random seed prompt (default 0.5).
     pub coverage_share: f64,
@@ -99,7 +99,7 @@ impl Default for SelfStudyConfig {
             num_top_logprobs: 20,
             min_prob_mass: 0.99,
             seed_types: SeedType::ALL.to_vec(),
-            chunker: TokenChunker::default(),
+            chunker: Chunker::default(),
             coverage_share: 0.5,
             brief_share: 0.25,
             verbatim: true,
@@ -206,8 +206,8 @@ impl SelfStudyConfig {
             (
                 "verbatim_tokens",
                 self.verbatim_tokens,
-                (1..=self.chunker.max_tokens_per_chunk).contains(&self.verbatim_tokens),
-                "at least 1 and at most chunker.max_tokens_per_chunk",
+                (1..=self.chunker.max_tokens()).contains(&self.verbatim_tokens),
+                "at least 1 and at most the tokens of the longest chunk",
             ),
             (
                 "verbatim_stride",
@@ -259,6 +259,7 @@ impl SelfStudyConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunker::TokenChunker;
 
     #[test]
     fn defaults_are_valid_and_survive_json() {
@@ -298,7 +299,10 @@ mod tests {
             ("seed_types", |c| c.seed_types.clear()),
             ("verbatim_stride", |c| c.verbatim_stride = 65),
             ("max_tokens_per_chunk", |c| {
-                c.chunker.min_tokens_per_chunk = 2000
+                c.chunker = Chunker::Token(TokenChunker {
+                    min_tokens_per_chunk: 2000,
+                    ..TokenChunker::default()
+                });
             }),
             ("system_prompt_template", |c| {
                 c.system_prompt_template = "no place".to_owned();

@@ -175,7 +175,7 @@ pub(super) fn batches(
     tasks: Vec<CoverageTask>,
     config: &SelfStudyConfig,
 ) -> Vec<(usize, String, Vec<String>)> {
-    let max_tokens = config.chunker.max_tokens_per_chunk;
+    let max_tokens = config.chunker.max_tokens();
     let mut out = Vec::new();
     let mut tasks = tasks.into_iter().peekable();
     while let Some(first) = tasks.next() {

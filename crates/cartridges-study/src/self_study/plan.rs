@@ -24,6 +24,14 @@ pub enum PlanError {
     /// There is no text.
     #[error("self-study needs at least one resource")]
     NoResources,
+    /// A resource has a weight that nothing can be drawn by.
+    #[error("the resource `{name}` has the weight {weight}, expected a number above 0")]
+    Weight {
+        /// The resource.
+        name: String,
+        /// Its weight.
+        weight: f64,
+    },
 }
 
 /// What a task consists of.
@@ -112,6 +120,15 @@ impl Plan {
         if resources.is_empty() {
             return Err(PlanError::NoResources);
         }
+        for resource in resources {
+            let weight = resource.weight();
+            if !(weight.is_finite() && weight > 0.0) {
+                return Err(PlanError::Weight {
+                    name: resource.name().to_owned(),
+                    weight,
+                });
+            }
+        }
         let mut plan = Self {
             batches: Vec::new(),
             num_tasks: 0,
@@ -151,7 +168,7 @@ impl Plan {
     }
 
     fn add_gaps(&mut self, config: &SelfStudyConfig, resources: &[Box<dyn Resource>]) {
-        let max_tokens = config.chunker.max_tokens_per_chunk;
+        let max_tokens = config.chunker.max_tokens();
         for (resource, text) in resources.iter().zip(coverage::segmented(resources)) {
             let Some(text) = text else { continue };
             let density = cloze::Density {
@@ -235,7 +252,7 @@ impl Plan {
                 }
                 continue;
             }
-            let resource = &resources[rng.random_range(0..resources.len())];
+            let resource = &resources[draw_resource(resources, &mut rng)];
             let n = left.min(config.batch_size);
             left -= n;
             let (context, seeds) = resource.sample(&mut rng, n)?;
@@ -317,6 +334,22 @@ impl Plan {
         }
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
+}
+
+/// The resource of a batch, drawn by weight. Equal weights draw as before there were any.
+fn draw_resource(resources: &[Box<dyn Resource>], rng: &mut ChaCha8Rng) -> usize {
+    let weights: Vec<f64> = resources.iter().map(|r| r.weight()).collect();
+    if weights.windows(2).all(|pair| pair[0] == pair[1]) {
+        return rng.random_range(0..resources.len());
+    }
+    let mut place = rng.random::<f64>() * weights.iter().sum::<f64>();
+    for (i, weight) in weights.iter().enumerate() {
+        place -= weight;
+        if place < 0.0 {
+            return i;
+        }
+    }
+    resources.len() - 1
 }
 
 /// A generator of its own for each batch.

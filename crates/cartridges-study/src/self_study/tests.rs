@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::chunker::test_codec::WordCodec;
+use crate::chunker::{Chunker, TokenChunker};
 use crate::client::{
     ChatClient, ChatRequest, ClientError, DenseTopLogprobs, FinishReason, Sample, ScoreRequest,
 };
@@ -33,8 +34,10 @@ pub(crate) fn small_config() -> SelfStudyConfig {
         verbatim_lead_tokens: 6,
         ..SelfStudyConfig::default()
     };
-    config.chunker.min_tokens_per_chunk = 30;
-    config.chunker.max_tokens_per_chunk = 60;
+    config.chunker = Chunker::Token(TokenChunker {
+        min_tokens_per_chunk: 30,
+        max_tokens_per_chunk: 60,
+    });
     config
 }
 

@@ -182,7 +182,7 @@ pub(super) fn batches(
     pieces: Vec<Piece>,
     config: &SelfStudyConfig,
 ) -> Vec<(String, Vec<Piece>)> {
-    let max_tokens = config.chunker.max_tokens_per_chunk;
+    let max_tokens = config.chunker.max_tokens();
     let n = document.tokens().len();
     // The words before the first piece should be in view as well.
     let with_lead = |w: &Range<usize>| w.start.saturating_sub(config.verbatim_lead_tokens)..w.end;

@@ -1,0 +1,8 @@
+//! LaTeX sources, as a folder, a file, or an archive such as arXiv gives.
+
+mod clean;
+mod expand;
+mod resource;
+mod source;
+
+pub use resource::LatexConfig;
