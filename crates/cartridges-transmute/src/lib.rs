@@ -1,0 +1,40 @@
+//! Transmutation: what a prompt does to a model, solved into weight deltas.
+//!
+//! This is its arithmetic, on plain memory and without a model:
+//! - [`SiteStatistics`]: streamed sums of a linear map's inputs and of what its outputs lack;
+//! - [`solve`], [`solve_rows`]: the delta by ridge regression, with a term that preserves background text;
+//! - [`Solved::reduce`], [`truncate`], [`Factors`]: low rank;
+//! - [`join`], [`merge_finished`]: several corpora;
+//! - [`SwiGlu`]: patches that are exact for a single token;
+//! - [`ReferenceEstimator`]: the estimator of the reference, to compare with;
+//! - [`fold`], [`rounding_loss`]: a delta added to its weights, and what their type swallows of it.
+#![recursion_limit = "256"]
+#![deny(missing_docs)]
+
+mod error;
+mod fold;
+mod matrix;
+mod merge;
+mod rank;
+mod reference;
+mod ridge;
+mod rows;
+mod statistics;
+mod statistics_file;
+#[cfg(test)]
+mod synthetic;
+mod token_patch;
+
+pub use error::TransmuteError;
+pub use fold::{fold, rounding_loss};
+pub use matrix::Matrix;
+pub use merge::{Finished, Merged, join, merge_finished};
+pub use rank::{Factors, Reduced, truncate};
+pub use reference::{ReferenceEstimator, ReferencePatch};
+pub use ridge::{
+    Form, RidgeOptions, RidgeReport, RidgeRule, RidgeSolution, Solved, solve, solve_rows,
+    system_matrix,
+};
+pub use rows::{Element, Rows};
+pub use statistics::{CorpusId, CorpusShare, SiteStatistics};
+pub use token_patch::{RankOne, SwiGlu, TokenPatch, TokenStates};
