@@ -196,7 +196,7 @@ fn what_cannot_be_converted_is_said_in_one_line() {
         "peft",
         &at("x"),
         &["--model", text(&model)],
-        &["head_dim is 24"],
+        &["head_dim: is 24"],
     );
     std::fs::create_dir(at("odd")).unwrap();
     std::fs::write(at("odd/adapter_config.json"), r#"{"peft_type": "IA3"}"#).unwrap();
