@@ -62,6 +62,17 @@ impl LanguageModel {
         Self::load_as(path, id, |_| Precision::F32, device, progress)
     }
 
+    /// What cartridges and adapters are checked against: its config and its identity. No weights are
+    /// loaded.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`], for what is wrong before the weights are read.
+    pub fn identify(path: &Path, id: &str) -> Result<(ModelConfig, ModelIdentity), ModelError> {
+        let weights = Weights::open(path)?;
+        let (config, _, identity) = describe(path, id, &weights)?;
+        Ok((config, identity))
+    }
+
     /// [`LanguageModel::load`] in the precision that is chosen for the weights.
     pub fn load_as(
         path: &Path,
@@ -71,29 +82,7 @@ impl LanguageModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
         let weights = Weights::open(path)?;
-        let (config, text) = match (weights.config(), weights.tokenizer_parts()) {
-            (Some(config), Some(parts)) => (config?, ChatTokenizer::from_gguf(&parts?)?),
-            _ => (
-                ModelConfig::from_file(&path.join("config.json"))?,
-                ChatTokenizer::from_folder(path)?,
-            ),
-        };
-        if text.vocab_size() > config.vocab_size {
-            return Err(ModelError::Vocabulary {
-                tokens: text.vocab_size(),
-                vocab_size: config.vocab_size,
-            });
-        }
-        let identity = ModelIdentity {
-            id: id.to_owned(),
-            config_fingerprint: config_fingerprint(&config),
-            weights_fingerprint: weights.fingerprint(),
-            tokenizer_fingerprint: text.vocabulary_fingerprint()?,
-            num_layers: config.num_layers,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            rope: json!({ "theta": config.rope.theta, "frequencies": frequency_hash(&config) }),
-        };
+        let (config, text, identity) = describe(path, id, &weights)?;
         let decoder = Decoder::load_as(config, &weights, precision(&weights), device, progress)?;
         Ok(Self {
             decoder,
@@ -101,6 +90,38 @@ impl LanguageModel {
             identity,
         })
     }
+}
+
+/// Config, tokenizer and identity of a model whose weights are not loaded.
+fn describe(
+    path: &Path,
+    id: &str,
+    weights: &Weights,
+) -> Result<(ModelConfig, ChatTokenizer, ModelIdentity), ModelError> {
+    let (config, text) = match (weights.config(), weights.tokenizer_parts()) {
+        (Some(config), Some(parts)) => (config?, ChatTokenizer::from_gguf(&parts?)?),
+        _ => (
+            ModelConfig::from_file(&path.join("config.json"))?,
+            ChatTokenizer::from_folder(path)?,
+        ),
+    };
+    if text.vocab_size() > config.vocab_size {
+        return Err(ModelError::Vocabulary {
+            tokens: text.vocab_size(),
+            vocab_size: config.vocab_size,
+        });
+    }
+    let identity = ModelIdentity {
+        id: id.to_owned(),
+        config_fingerprint: config_fingerprint(&config),
+        weights_fingerprint: weights.fingerprint(),
+        tokenizer_fingerprint: text.vocabulary_fingerprint()?,
+        num_layers: config.num_layers,
+        num_kv_heads: config.num_kv_heads,
+        head_dim: config.head_dim,
+        rope: json!({ "theta": config.rope.theta, "frequencies": frequency_hash(&config) }),
+    };
+    Ok((config, text, identity))
 }
 
 /// Hash of what shapes the arithmetic. A GGUF file and a folder of the same model agree: the

@@ -14,8 +14,11 @@ pub mod cartridge;
 pub mod decoder;
 pub mod hub;
 mod language_model;
+mod peft_folder;
 mod tensor_folder;
 pub mod text;
 pub mod weights;
 
 pub use language_model::{LanguageModel, ModelError};
+pub use peft_folder::{PEFT_CONFIG_FILE, PEFT_TENSOR_FILE, PeftKind, peft_kind};
+pub use tensor_folder::FolderError;

@@ -152,7 +152,7 @@ pub fn save<M: Manifest>(
     let waiting_tensors = dir.join(waiting(tensor_file));
     let mut sha256 = String::new();
     write_atomic(&waiting_tensors, |w| {
-        sha256 = write_tensors(w, tensors, dtype)?;
+        sha256 = write_tensors(w, tensors, dtype, None)?;
         Ok(())
     })
     .map_err(FolderError::from)?;
@@ -240,23 +240,27 @@ fn load_pair<M: Manifest>(dir: &Path) -> Result<Pair<M>, M::Error> {
 }
 
 fn read_manifest<M: Manifest>(path: &Path) -> Result<M, M::Error> {
+    let manifest: M = read_json(path)?;
+    manifest.validate(path)?;
+    Ok(manifest)
+}
+
+/// Reads a JSON file that holds settings, not data.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, FolderError> {
     let file = File::open(path).map_err(|e| FolderError::read(path, e))?;
     let mut bytes = Vec::new();
     (file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes))
         .map_err(|e| FolderError::read(path, e))?;
     if bytes.len() as u64 > MAX_MANIFEST {
         let problem = format!("is larger than {MAX_MANIFEST} bytes");
-        return Err(FolderError::file(path, problem).into());
+        return Err(FolderError::file(path, problem));
     }
-    let manifest: M =
-        serde_json::from_slice(&bytes).map_err(|e| FolderError::file(path, e.to_string()))?;
-    manifest.validate(path)?;
-    Ok(manifest)
+    serde_json::from_slice(&bytes).map_err(|e| FolderError::file(path, e.to_string()))
 }
 
 /// Reads the file once from front to back, hashing and decoding as it goes. Everything allocated is
 /// covered by the file's length, which the header must explain exactly.
-fn read_tensors(path: &Path) -> Result<StoredTensors, FolderError> {
+pub(crate) fn read_tensors(path: &Path) -> Result<StoredTensors, FolderError> {
     let read = |e| FolderError::read(path, e);
     let wrong = |problem: String| FolderError::file(path, problem);
 
@@ -327,10 +331,11 @@ fn read_tensors(path: &Path) -> Result<StoredTensors, FolderError> {
 }
 
 /// Writes header and tensors; gives back the hash of all of it.
-fn write_tensors(
+pub(crate) fn write_tensors(
     writer: &mut dyn Write,
     tensors: &[NamedTensor<'_>],
     dtype: CartridgeDtype,
+    metadata: Option<HashMap<String, String>>,
 ) -> io::Result<String> {
     let element = match dtype {
         CartridgeDtype::F32 => Dtype::F32,
@@ -348,7 +353,7 @@ fn write_tensors(
         };
         (tensor.name.clone(), info)
     });
-    let header = Metadata::new(None, infos.collect()).map_err(io::Error::other)?;
+    let header = Metadata::new(metadata, infos.collect()).map_err(io::Error::other)?;
     let mut bytes = serde_json::to_vec(&header)?;
     // Padding keeps the tensors aligned for readers that map the file.
     bytes.resize(bytes.len().next_multiple_of(8), b' ');

@@ -6,7 +6,9 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
-use cartridges::commands::{bench, chat, doctor, inspect, logits, serve, synthesize, train};
+use cartridges::commands::{
+    bench, chat, convert, doctor, inspect, logits, serve, synthesize, train,
+};
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -46,6 +48,7 @@ enum Command {
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
     Bench(Box<bench::BenchArgs>),
+    Convert(Box<convert::ConvertArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Logits(Box<logits::LogitsArgs>),
     Doctor(Box<doctor::DoctorArgs>),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
         Command::Bench(args) => bench::run(*args, runtime),
+        Command::Convert(args) => convert::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),
         Command::Logits(args) => logits::run(*args, runtime),
         Command::Doctor(args) => doctor::run(*args, runtime),

@@ -11,13 +11,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "quickstart",
     "synthesize",
     "train",
     "chat",
     "serve",
     "bench",
+    "convert",
     "inspect",
     "logits",
     "doctor",
@@ -97,6 +98,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 
 #[path = "cli/chat.rs"]
 mod chat;
+#[path = "cli/convert.rs"]
+mod convert;
 #[path = "cli/logits.rs"]
 mod logits;
 #[path = "cli/serve.rs"]

@@ -38,6 +38,20 @@ pub enum AdapterError {
         /// What is wrong and what was expected.
         problem: String,
     },
+    /// Its patches have ranks too different to be padded to one.
+    #[error(
+        "padding every patch to the largest rank, {rank}, would take {bytes} bytes, most of them zeros; \
+         give the patches similar ranks"
+    )]
+    Ranks {
+        /// The largest rank.
+        rank: usize,
+        /// Bytes with padding.
+        bytes: usize,
+    },
+    /// A `.pt` file that cannot be read.
+    #[error(transparent)]
+    Torch(Box<CartridgeError>),
     /// It has no patches.
     #[error("the adapter changes nothing: it has no patches")]
     Empty,
@@ -60,5 +74,11 @@ impl AdapterError {
             field: field.into(),
             problem: problem.into(),
         }
+    }
+}
+
+impl From<CartridgeError> for AdapterError {
+    fn from(error: CartridgeError) -> Self {
+        Self::Torch(Box::new(error))
     }
 }

@@ -131,6 +131,45 @@ impl HostAdapter {
 }
 
 impl HostPatch {
+    /// Turns the bias into one more rank: `feature · x` should be near 1 for the inputs `x` that the
+    /// adapter is for, such as `feature = R⁻¹ Σ x` with their Gram matrix `R`. The bias is then what
+    /// that rank adds, so that the patch fits formats without biases. A patch without one stays as it is.
+    ///
+    /// # Errors
+    /// If the patch contradicts itself, its delta is dense, or the feature has another width than the
+    /// inputs or is not finite.
+    pub fn absorb_bias(mut self, feature: &[f32]) -> Result<Self, AdapterError> {
+        self.validate()?;
+        let wrong = |problem: String| Err(AdapterError::patch(self.target, problem));
+        if feature.len() != self.inputs {
+            let (found, inputs) = (feature.len(), self.inputs);
+            return wrong(format!(
+                "the feature has {found} values, the input {inputs}"
+            ));
+        }
+        let Some(bias) = self.bias.take() else {
+            return Ok(self);
+        };
+        let (rank, mut a, b) = match std::mem::replace(&mut self.delta, Delta::None) {
+            Delta::None => (0, Vec::new(), Vec::new()),
+            Delta::LowRank { rank, a, b } => (rank, a, b),
+            Delta::Dense(_) => return wrong("a dense delta absorbs no bias".to_owned()),
+        };
+        a.extend(feature);
+        let rows = bias.iter().enumerate();
+        let b = rows
+            .flat_map(|(row, last)| b[row * rank..(row + 1) * rank].iter().chain([last]))
+            .copied()
+            .collect();
+        self.delta = Delta::LowRank {
+            rank: rank + 1,
+            a,
+            b,
+        };
+        self.validate()?;
+        Ok(self)
+    }
+
     /// All tensors: delta, then bias; empty where there is none.
     pub(super) fn parts(&self) -> [&[f32]; 3] {
         let bias = self.bias.as_deref().unwrap_or_default();

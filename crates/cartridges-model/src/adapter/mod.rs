@@ -5,11 +5,14 @@ mod batch;
 mod error;
 mod format;
 mod host;
+mod lora;
+mod lora_settings;
 mod module;
 mod registry;
 mod target;
 #[cfg(test)]
 mod tests;
+mod torch;
 
 pub use batch::BatchAdapters;
 pub use error::AdapterError;
@@ -18,6 +21,8 @@ pub use format::{
     save_adapter,
 };
 pub use host::{Delta, HostAdapter, HostPatch, Mode};
+pub use lora::{LoraAdapter, read_lora, write_lora};
 pub use module::ThoughtAdapter;
 pub use registry::{AdapterHandle, AdapterRegistry, Registered};
 pub use target::{Site, Target};
+pub use torch::{TorchAdapter, is_torch_adapter, read_adapter_pt};

@@ -35,6 +35,15 @@ impl CartridgeDtype {
         }
     }
 
+    /// The name used in safetensors files: `F32`, `F16` or `BF16`.
+    pub const fn safetensors_name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
     /// `value` rounded to this type (to nearest, ties to even).
     pub fn round(self, value: f32) -> f32 {
         match self {

@@ -9,7 +9,9 @@ mod init;
 mod manifest;
 mod match_document;
 pub mod matching;
+mod mlx;
 mod module;
+mod peft;
 pub mod torch;
 
 pub use behind::Behind;
@@ -20,4 +22,6 @@ pub use host::{HostCartridge, HostLayer};
 pub use init::{compose, first_tokens, from_kv, random_vectors, truncate_chat_ids};
 pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};
 pub use match_document::{DocumentMatch, MatchDocument, match_document};
+pub use mlx::write_mlx;
 pub use module::Cartridge;
+pub use peft::{PeftCartridge, read_peft, write_peft};

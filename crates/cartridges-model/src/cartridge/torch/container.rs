@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::cartridge::error::CartridgeError;
 
 /// An open `.pt` file.
-pub(super) struct Container {
+pub(crate) struct Container {
     archive: ZipArchive<BufReader<File>>,
     path: PathBuf,
     file_len: u64,
@@ -19,7 +19,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn open(path: &Path) -> Result<Self, CartridgeError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CartridgeError> {
         let read = |e| CartridgeError::read(path, e);
         let wrong = |problem: String| CartridgeError::file(path, problem);
 
@@ -63,11 +63,11 @@ impl Container {
         Ok(container)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn file_len(&self) -> u64 {
+    pub(crate) fn file_len(&self) -> u64 {
         self.file_len
     }
 
@@ -76,7 +76,7 @@ impl Container {
     }
 
     /// Reads a whole entry of at most `limit` bytes; never more than the file is long.
-    pub(super) fn read(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, CartridgeError> {
+    pub(crate) fn read(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, CartridgeError> {
         let full = self.full(name);
         let path = &self.path;
         let wrong =

@@ -90,6 +90,10 @@ impl<'a> Machine<'a> {
                 self.push(Node::Int(n.into()));
             }
             0x8a => self.long()?,
+            b'G' => {
+                self.array::<8>()?;
+                self.push(Node::Float);
+            }
             b'X' => {
                 let len = u32::from_le_bytes(self.array()?);
                 let start = self.at;
@@ -193,13 +197,15 @@ impl<'a> Machine<'a> {
                 let Node::Storage { dtype, number, len } = self.nodes[*storage] else {
                     return Err(self.wrong("a tensor needs a storage"));
                 };
+                let (shape, stride, axes) = self.axes(*shape, *stride)?;
                 let tensor = Tensor {
                     dtype,
                     storage: number,
                     storage_len: len,
                     offset: self.count(*offset)?,
-                    shape: self.four(*shape)?,
-                    stride: self.four(*stride)?,
+                    shape,
+                    stride,
+                    axes,
                 };
                 self.push(Node::Tensor(Box::new(tensor)));
             }
@@ -239,21 +245,21 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn four(&self, id: Id) -> Result<[u64; 4], PickleError> {
-        let Node::Tuple(parts) = &self.nodes[id] else {
+    /// Sizes and strides of at most four axes, with ones before them where there are fewer.
+    fn axes(&self, shape: Id, stride: Id) -> Result<([u64; 4], [u64; 4], u8), PickleError> {
+        let (Node::Tuple(shape), Node::Tuple(stride)) = (&self.nodes[shape], &self.nodes[stride])
+        else {
             return Err(self.wrong("a shape is not a tuple"));
         };
-        let [a, b, c, d] = parts[..] else {
-            return Err(
-                self.wrong("a tensor does not have four axes (1, kv_heads, slots, head_dim)")
-            );
-        };
-        Ok([
-            self.count(a)?,
-            self.count(b)?,
-            self.count(c)?,
-            self.count(d)?,
-        ])
+        let first = (4usize.checked_sub(shape.len()))
+            .filter(|_| shape.len() == stride.len())
+            .ok_or_else(|| self.wrong("a tensor needs a stride per size and at most four axes"))?;
+        let (mut sizes, mut steps) = ([1; 4], [0; 4]);
+        for (at, (size, step)) in shape.iter().zip(stride).enumerate() {
+            sizes[first + at] = self.count(*size)?;
+            steps[first + at] = self.count(*step)?;
+        }
+        Ok((sizes, steps, shape.len() as u8))
     }
 
     /// Takes the arguments (a tuple) and what is to be called with them.

@@ -9,15 +9,15 @@ use super::machine::Machine;
 use crate::cartridge::dtype::CartridgeDtype;
 
 /// Index of a value in the arena.
-pub(super) type Id = usize;
+pub(crate) type Id = usize;
 
 /// Why a pickle was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickleError {
-    /// A class or function that does not belong into a cartridge.
+    /// A class or function that does not belong into a cartridge or an adapter.
     #[error(
-        "refers to Python's '{name}', which does not belong into a cartridge; nothing was executed"
+        "refers to Python's '{name}', which does not belong into such a file; nothing was executed"
     )]
     UnknownClass {
         /// Module and name, with a dot between.
@@ -47,9 +47,9 @@ pub enum PickleError {
     },
 }
 
-/// Classes and functions a cartridge may refer to.
+/// Classes and functions a file may refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     OrderedDict,
     Set,
     ParameterList,
@@ -59,7 +59,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    pub(super) fn find(module: &str, name: &str) -> Result<Self, PickleError> {
+    pub(crate) fn find(module: &str, name: &str) -> Result<Self, PickleError> {
         Ok(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("__builtin__" | "builtins", "set") => Self::Set,
@@ -79,27 +79,31 @@ impl Class {
 
 /// A view of a storage, not yet compared with the storage's entry in the ZIP container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tensor {
+pub(crate) struct Tensor {
     /// Element type.
-    pub(super) dtype: CartridgeDtype,
+    pub(crate) dtype: CartridgeDtype,
     /// Number of the entry below `data/`.
-    pub(super) storage: u64,
+    pub(crate) storage: u64,
     /// Elements in the storage.
-    pub(super) storage_len: u64,
+    pub(crate) storage_len: u64,
     /// First element of the view.
-    pub(super) offset: u64,
-    /// Size per axis, `[1, kv_heads, slots, head_dim]`.
-    pub(super) shape: [u64; 4],
+    pub(crate) offset: u64,
+    /// Size per axis, of a cartridge `[1, kv_heads, slots, head_dim]`; ones stand before fewer axes.
+    pub(crate) shape: [u64; 4],
     /// Elements from one index to the next, per axis.
-    pub(super) stride: [u64; 4],
+    pub(crate) stride: [u64; 4],
+    /// How many axes it has; at most four.
+    pub(crate) axes: u8,
 }
 
 /// A value.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(crate) enum Node {
     None,
     Bool,
     Int(i64),
+    /// A number that nothing here needs.
+    Float,
     /// Position of UTF-8 text in the pickle.
     Text(Range<u32>),
     Class(Class),
@@ -118,34 +122,34 @@ pub(super) enum Node {
 }
 
 /// All values of a pickle.
-pub(super) struct Pickle<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) nodes: Vec<Node>,
-    pub(super) root: Id,
+pub(crate) struct Pickle<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) root: Id,
 }
 
 impl<'a> Pickle<'a> {
     /// Runs the machine over `bytes`. The caller bounds their number.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, PickleError> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, PickleError> {
         Machine::new(bytes).run()
     }
 
-    pub(super) fn root(&self) -> &Node {
+    pub(crate) fn root(&self) -> &Node {
         &self.nodes[self.root]
     }
 
-    pub(super) fn node(&self, id: Id) -> &Node {
+    pub(crate) fn node(&self, id: Id) -> &Node {
         &self.nodes[id]
     }
 
     /// The text of a text value.
-    pub(super) fn text(&self, id: Id) -> Option<&'a str> {
+    pub(crate) fn text(&self, id: Id) -> Option<&'a str> {
         text(self.bytes, &self.nodes[id])
     }
 }
 
 /// The text at the position that a text value holds.
-pub(super) fn text<'a>(bytes: &'a [u8], node: &Node) -> Option<&'a str> {
+pub(crate) fn text<'a>(bytes: &'a [u8], node: &Node) -> Option<&'a str> {
     match node {
         Node::Text(range) => {
             str::from_utf8(bytes.get(range.start as usize..range.end as usize)?).ok()

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use super::container::Container;
 use super::pickle::{Id, Node, Pickle, Tensor};
+use super::storage::{Storages, check_view};
 use crate::cartridge::error::CartridgeError;
 use crate::cartridge::host::{HostCartridge, HostLayer};
 
 /// Each layer takes about 800 bytes of pickle.
-const MAX_PICKLE: u64 = 1 << 20;
+pub(crate) const MAX_PICKLE: u64 = 1 << 20;
 
 /// The four lists of a cartridge file, in the order of [`Lists`].
 const KEYS: [&str; 4] = [
@@ -39,15 +40,12 @@ pub fn read_pt(path: &Path) -> Result<HostCartridge, CartridgeError> {
     let sizes = Sizes::of(path, &lists, container.file_len())?;
 
     let [frozen_keys, frozen_values, keys, values] = &lists;
-    let mut storages = Storages {
-        container,
-        last: None,
-    };
+    let mut storages = Storages::new(container);
     let mut layers = Vec::new();
     for layer in 0..keys.len() {
         layers.push(HostLayer {
-            key: storages.join(frozen_keys.get(layer), &keys[layer])?,
-            value: storages.join(frozen_values.get(layer), &values[layer])?,
+            key: join(&mut storages, frozen_keys.get(layer), &keys[layer])?,
+            value: join(&mut storages, frozen_values.get(layer), &values[layer])?,
         });
     }
     let slots = sizes.frozen + sizes.trainable;
@@ -110,10 +108,14 @@ fn tensors(
         }
     };
     let tensor = |(layer, id): (usize, Id)| match pickle.node(id) {
-        Node::Tensor(tensor) => Ok((**tensor).clone()),
-        _ => {
+        Node::Tensor(tensor) if tensor.axes == 4 => Ok((**tensor).clone()),
+        other => {
+            let problem = match other {
+                Node::Tensor(_) => "does not have four axes (1, kv_heads, slots, head_dim)",
+                _ => "is not a tensor",
+            };
             let name = format!("{name}.{layer}");
-            Err(CartridgeError::tensor(path, &name, "is not a tensor"))
+            Err(CartridgeError::tensor(path, &name, problem))
         }
     };
     ids.into_iter().enumerate().map(tensor).collect()
@@ -223,101 +225,26 @@ impl Sizes {
     }
 }
 
-/// Checks that a view stays within its storage and does not repeat elements beyond its size; gives
-/// back the number of elements.
-fn check_view(tensor: &Tensor) -> Result<u64, String> {
-    let count = (tensor.shape.iter())
-        .try_fold(1, |n: u64, size| n.checked_mul(*size))
-        .ok_or("has a shape that overflows")?;
-    if count == 0 {
-        return Ok(0);
-    }
-    let last = (tensor.shape.iter().zip(tensor.stride))
-        .try_fold(tensor.offset, |at, (size, stride)| {
-            at.checked_add((size - 1).checked_mul(stride)?)
-        })
-        .ok_or("has strides that overflow")?;
-    if last >= tensor.storage_len || count > tensor.storage_len {
-        let len = tensor.storage_len;
-        return Err(format!("reaches beyond its storage of {len} elements"));
-    }
-    Ok(count)
-}
-
-/// Reads storages; keeps the last one, since several tensors may share it.
-struct Storages {
-    container: Container,
-    last: Option<(u64, Vec<u8>)>,
-}
-
-impl Storages {
-    /// Joins the frozen and the trainable slots of one tensor: `[kv_heads, slots, head_dim]`.
-    fn join(&mut self, frozen: Option<&Tensor>, rest: &Tensor) -> Result<Vec<f32>, CartridgeError> {
-        let parts = [
-            frozen
-                .map(|tensor| self.rows(tensor))
-                .transpose()?
-                .unwrap_or_default(),
-            self.rows(rest)?,
-        ];
-        let heads = rest.shape[1] as usize;
-        let mut joined = Vec::with_capacity(parts[0].len() + parts[1].len());
-        for head in 0..heads {
-            for part in &parts {
-                let n = part.len() / heads;
-                joined.extend(&part[head * n..(head + 1) * n]);
-            }
+/// Joins the frozen and the trainable slots of one tensor: `[kv_heads, slots, head_dim]`.
+fn join(
+    storages: &mut Storages,
+    frozen: Option<&Tensor>,
+    rest: &Tensor,
+) -> Result<Vec<f32>, CartridgeError> {
+    let parts = [
+        frozen
+            .map(|tensor| storages.rows(tensor))
+            .transpose()?
+            .unwrap_or_default(),
+        storages.rows(rest)?,
+    ];
+    let heads = rest.shape[1] as usize;
+    let mut joined = Vec::with_capacity(parts[0].len() + parts[1].len());
+    for head in 0..heads {
+        for part in &parts {
+            let n = part.len() / heads;
+            joined.extend(&part[head * n..(head + 1) * n]);
         }
-        Ok(joined)
     }
-
-    /// The elements of a checked view in row-major order.
-    fn rows(&mut self, tensor: &Tensor) -> Result<Vec<f32>, CartridgeError> {
-        let [_, heads, slots, width] = tensor.shape.map(|n| n as usize);
-        let [_, head_step, slot_step, step] = tensor.stride.map(|n| n as usize);
-        let mut values = Vec::new();
-        if heads * slots * width == 0 {
-            return Ok(values);
-        }
-        let size = tensor.dtype.size();
-        let bytes = self.storage(tensor)?;
-        values.reserve_exact(heads * slots * width);
-        for head in 0..heads {
-            for slot in 0..slots {
-                let row = tensor.offset as usize + head * head_step + slot * slot_step;
-                if step == 1 || width == 1 {
-                    tensor
-                        .dtype
-                        .decode(&bytes[row * size..(row + width) * size], &mut values);
-                } else {
-                    for i in 0..width {
-                        let at = (row + i * step) * size;
-                        tensor.dtype.decode(&bytes[at..at + size], &mut values);
-                    }
-                }
-            }
-        }
-        Ok(values)
-    }
-
-    fn storage(&mut self, tensor: &Tensor) -> Result<&[u8], CartridgeError> {
-        let number = tensor.storage;
-        let name = format!("data/{number}");
-        let bytes = match self.last.take() {
-            Some((last, bytes)) if last == number => bytes,
-            _ => self.container.read(&name, self.container.file_len())?,
-        };
-        let expected = tensor
-            .storage_len
-            .saturating_mul(tensor.dtype.size() as u64);
-        if bytes.len() as u64 != expected {
-            let problem = format!("has {} bytes, the pickle says {expected}", bytes.len());
-            return Err(CartridgeError::tensor(
-                self.container.path(),
-                &name,
-                problem,
-            ));
-        }
-        Ok(&self.last.insert((number, bytes)).1)
-    }
+    Ok(joined)
 }

@@ -108,7 +108,7 @@ fn the_references_files_can_be_written_again() {
 }
 
 /// A container as `torch.save` makes it, from a pickle in hand and storages of `f32`.
-fn container(pickle: &[u8], storages: &[&[f32]], options: SimpleFileOptions) -> Vec<u8> {
+pub(crate) fn container(pickle: &[u8], storages: &[&[f32]], options: SimpleFileOptions) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let mut entry = |name: &str, bytes: &[u8]| {
         zip.start_file(format!("a/{name}"), options).unwrap();
@@ -124,7 +124,7 @@ fn container(pickle: &[u8], storages: &[&[f32]], options: SimpleFileOptions) -> 
     zip.finish().unwrap().into_inner()
 }
 
-fn stored() -> SimpleFileOptions {
+pub(crate) fn stored() -> SimpleFileOptions {
     SimpleFileOptions::default().compression_method(CompressionMethod::Stored)
 }
 
@@ -138,7 +138,7 @@ fn read_pickle(pickle: &[u8], storages: &[&[f32]]) -> Result<HostCartridge, Stri
     read_bytes(&container(pickle, storages, stored()))
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [
         b"X",
         &(text.len() as u32).to_le_bytes()[..],
@@ -158,7 +158,13 @@ fn tuple(items: &[u64]) -> Vec<u8> {
 }
 
 /// A float32 tensor over `storage` of `len` elements.
-fn tensor(storage: u64, len: u64, offset: u64, shape: &[u64], stride: &[u64]) -> Vec<u8> {
+pub(crate) fn tensor(
+    storage: u64,
+    len: u64,
+    offset: u64,
+    shape: &[u64],
+    stride: &[u64],
+) -> Vec<u8> {
     let number = tuple(&[offset]);
     [
         b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
@@ -323,7 +329,12 @@ fn wrong_structures_are_refused() {
         (b"\x80\x02}}.".to_vec(), "left over"),
         (b"\x80\x02}".to_vec(), "middle of a value"),
         (b"\x80\x02\xff.".to_vec(), "operation 0xff at byte 2"),
-        (shaped(&[1, 2, 3]), "four axes"),
+        (shaped(&[1, 2, 3]), "a stride per size"),
+        (shaped(&[1, 1, 1, 2, 3]), "at most four axes"),
+        (
+            one(tensor(0, 6, 0, &[1, 2, 3], &[6, 3, 1]), p()),
+            "'trainable_keys.0' does not have four axes",
+        ),
         (shaped(&[2, 1, 1, 3]), "expected [1, 1, 1, 3]"),
         (shaped(&[1, 0, 2, 3]), "no elements"),
         (shaped(&[1, 1 << 62, 0, 3]), "no elements"),
