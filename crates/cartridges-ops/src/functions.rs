@@ -78,6 +78,13 @@ const CROSS_ENTROPY_CHUNK: usize = 128;
 ///
 /// `hidden [t, h]` and `head [vocab, h]` must not be tracked by autodiff. Gives the sum
 /// `Σ_j −w_j log_softmax(hidden · headᵀ)[row_j, id_j]` and its gradient with respect to `hidden`.
+///
+/// A row with a tail bucket ([`TopkTargets::with_rest`]) of weight `r` adds `−r log q`, where `q` is
+/// the softmax's mass on all tokens that are no candidates of the row: `1 − Σ_candidates softmax`,
+/// summed over the others themselves so that nothing cancels. Where `q` is below [`REST_FLOOR`], the
+/// floor stands for it and the term has no gradient.
+///
+/// [`REST_FLOOR`]: crate::REST_FLOOR
 pub fn topk_cross_entropy(
     hidden: Tensor<2>,
     head: &Tensor<2>,

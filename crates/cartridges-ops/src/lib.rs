@@ -27,7 +27,7 @@ pub use functions::{
     linear, prefix_attention, rms_norm, rotary, swiglu, topk_cross_entropy, write_rows,
 };
 pub use layout::{AttentionLayout, KeyRange, LayoutError, QueryRun};
-pub use targets::{TargetsError, TopkTargets};
+pub use targets::{REST_FLOOR, TargetsError, TopkTargets};
 pub use traits::DecoderOps;
 
 #[cfg(test)]

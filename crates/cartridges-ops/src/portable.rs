@@ -7,7 +7,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
 use crate::layout::AttentionLayout;
-use crate::targets::TopkTargets;
+use crate::targets::{REST_FLOOR, TopkTargets};
 
 /// Stands for "not allowed" in additive masks; far below any real score, yet finite in f16's stead.
 const MASKED: f32 = -1e30;
@@ -287,15 +287,55 @@ pub fn topk_cross_entropy<B: Backend>(
         let data = TensorData::new(values, [rows, columns]).convert_dtype(dtype);
         B::float_from_data(data, &device)
     };
+    let rest = targets.rest().map(|weights| {
+        let mut masked = vec![0f32; rows * vocab];
+        for &(row, id, _) in targets.entries() {
+            masked[row as usize * vocab + id as usize] = MASKED;
+        }
+        (upload(masked, vocab), upload(weights.to_vec(), 1))
+    });
     let (dense, mass) = (upload(dense, vocab), upload(mass, 1));
     let logits = linear::<B>(hidden, head.clone());
     let max = B::float_max_dim(logits.clone(), 1);
     let exp = B::float_exp(B::float_sub(logits.clone(), max.clone()));
     let sum = B::float_sum_dim(exp.clone(), 1);
-    let log_sum = B::float_add(B::float_log(sum.clone()), max);
-    let log_probs = B::float_sub(logits, log_sum);
+    let log_sum = B::float_add(B::float_log(sum.clone()), max.clone());
+    let log_probs = B::float_sub(logits.clone(), log_sum.clone());
     let loss = B::float_neg(B::float_sum(B::float_mul(dense.clone(), log_probs)));
-    let expected = B::float_mul(B::float_div(exp, sum), mass);
-    let grad = linear_grad::<B>(B::float_sub(expected, dense), head);
+    let softmax = B::float_div(exp, sum);
+    let expected = B::float_mul(softmax.clone(), mass);
+    let grad = B::float_sub(expected, dense);
+    let (loss, grad) = match rest {
+        None => (loss, grad),
+        Some((masked, weight)) => {
+            let others = B::float_add(logits, masked);
+            let (rest_loss, rest_grad) = tail_bucket::<B>(others, softmax, log_sum, weight);
+            (B::float_add(loss, rest_loss), B::float_add(grad, rest_grad))
+        }
+    };
+    let grad = linear_grad::<B>(grad, head);
     (B::float_reshape(loss, Shape::from([1])), grad)
+}
+
+/// `Σ_rows −weight · log q` with `q` the mass of `others`, the logits with all candidates masked,
+/// and its gradient for the logits: `weight · (softmax − softmax over the others)`.
+fn tail_bucket<B: Backend>(
+    others: FloatTensor<B>,
+    softmax: FloatTensor<B>,
+    log_sum: FloatTensor<B>,
+    weight: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let max = B::float_max_dim(others.clone(), 1);
+    let exp = B::float_exp(B::float_sub(others, max.clone()));
+    let sum = B::float_sum_dim(exp.clone(), 1);
+    let log_rest = B::float_sub(B::float_add(B::float_log(sum.clone()), max), log_sum);
+    let floor = REST_FLOOR.ln();
+    let log_rest = B::float_clamp_min(log_rest, floor.into());
+    let loss = B::float_neg(B::float_sum(B::float_mul(weight.clone(), log_rest.clone())));
+    // 1 above the floor, 0 on it.
+    let above = B::float_sign(B::float_add_scalar(log_rest, (-floor).into()));
+    let above = B::float_clamp_min(above, 0f64.into());
+    let slope = B::float_sub(softmax, B::float_div(exp, sum));
+    let grad = B::float_mul(slope, B::float_mul(weight, above));
+    (loss, grad)
 }

@@ -1,4 +1,5 @@
-//! Sparse distillation targets: a few candidates per row with the teacher's mass on each.
+//! Sparse distillation targets: a few candidates per row with the teacher's mass on each, and where
+//! wanted the mass on all other tokens together.
 
 use std::sync::Arc;
 
@@ -7,11 +8,16 @@ use std::sync::Arc;
 #[error("top-k targets: {0}")]
 pub struct TargetsError(String);
 
+/// Below this the student's mass on the rest counts as this much, and has no gradient.
+pub const REST_FLOOR: f64 = 1e-6;
+
 /// Candidates `(row, token id, weight)` sorted by row. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TopkTargets {
     entries: Arc<[(u32, u32, f32)]>,
     num_rows: usize,
+    /// Per row the weight on all tokens that are no candidates; `None` if no row has any.
+    rest: Option<Arc<[f32]>>,
 }
 
 impl TopkTargets {
@@ -42,12 +48,45 @@ impl TopkTargets {
         Ok(Self {
             entries: entries.into(),
             num_rows,
+            rest: None,
         })
+    }
+
+    /// The same with a tail bucket: `rest[row]` is the teacher's weight on all tokens together that
+    /// are no candidates of the row; 0 leaves the row as it was.
+    ///
+    /// # Errors
+    /// If there is not one finite weight of at least 0 per row.
+    pub fn with_rest(mut self, rest: Vec<f32>) -> Result<Self, TargetsError> {
+        if rest.len() != self.num_rows {
+            return Err(TargetsError(format!(
+                "{} tail weights for {} rows",
+                rest.len(),
+                self.num_rows
+            )));
+        }
+        if let Some(weight) = rest.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
+            return Err(TargetsError(format!("tail weight {weight}")));
+        }
+        self.rest = rest.iter().any(|w| *w > 0.0).then(|| rest.into());
+        Ok(self)
     }
 
     /// All entries, sorted by row.
     pub fn entries(&self) -> &[(u32, u32, f32)] {
         &self.entries
+    }
+
+    /// The entries of one row.
+    pub fn row(&self, row: u32) -> &[(u32, u32, f32)] {
+        let from = self.entries.partition_point(|e| e.0 < row);
+        let to = self.entries.partition_point(|e| e.0 <= row);
+        &self.entries[from..to]
+    }
+
+    /// Per row the weight on all tokens that are no candidates; `None` if no row has any.
+    pub fn rest(&self) -> Option<&[f32]> {
+        self.rest.as_deref()
     }
 
     /// Number of rows the entries refer to.
@@ -67,6 +106,7 @@ impl TopkTargets {
                 .map(|&(row, id, w)| (row - start as u32, id, w))
                 .collect(),
             num_rows: len,
+            rest: (self.rest.as_ref()).map(|rest| rest[start..start + len].into()),
         }
     }
 }

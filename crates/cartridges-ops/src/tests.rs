@@ -206,6 +206,79 @@ fn cross_entropy_agrees_and_matches_the_worked_example() {
     close(&fast_grad, &exact_grad, 3e-6, "cross entropy gradient");
 }
 
+/// `Σ −w log p` and `−r log q` with `q = 1 − Σ p` over the candidates, by log1mexp in f64.
+fn tail_bucket_by_formula(hidden: &[f64], head: &[f64], targets: &TopkTargets, h: usize) -> f64 {
+    let rest = targets.rest().unwrap();
+    let mut loss = 0.0;
+    for (row, hidden) in hidden.chunks(h).enumerate() {
+        let dot = |w: &[f64]| w.iter().zip(hidden).map(|(a, b)| a * b).sum::<f64>();
+        let logits: Vec<f64> = head.chunks(h).map(dot).collect();
+        let log_sum = logits.iter().map(|z| z.exp()).sum::<f64>().ln();
+        let entries = targets.row(row as u32);
+        let log_p = |id: u32| logits[id as usize] - log_sum;
+        let candidates = entries.iter().map(|e| log_p(e.1).exp()).sum::<f64>().ln();
+        loss -= (entries.iter()).fold(0.0, |sum, e| sum + f64::from(e.2) * log_p(e.1));
+        // log(1 − eˣ) as Mächler 2012 splits it.
+        let log_rest = match candidates > -std::f64::consts::LN_2 {
+            true => (-candidates.exp_m1()).ln(),
+            false => (-candidates.exp()).ln_1p(),
+        };
+        loss -= f64::from(rest[row]) * log_rest.max(1e-6f64.ln());
+    }
+    loss
+}
+
+#[test]
+fn the_tail_bucket_has_the_value_and_the_slope_of_its_formula() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let (rows, h, vocab) = (133, 7, 41);
+    let mut hidden = random(&mut rng, rows * h);
+    let head = random(&mut rng, vocab * h);
+    // One row is so sure of its candidate that the rest lies under the floor.
+    let sure = 131;
+    let along = &head[..h];
+    let length = along.iter().map(|x| x * x).sum::<f64>();
+    for (x, along) in hidden[sure * h..][..h].iter_mut().zip(along) {
+        *x = 60.0 * along / length;
+    }
+    let entries = (0..rows as u32)
+        .flat_map(|row| (0..1 + row % 4).map(move |j| (row, j * 9, 0.2)))
+        .collect();
+    let rest = (0..rows).map(|row| 0.1 * (row % 3) as f32).collect();
+    let targets = TopkTargets::new(entries, rows, vocab).unwrap();
+    let targets = targets.with_rest(rest).unwrap();
+    assert!(targets.rest().unwrap()[sure] > 0.0);
+    let at = |values: &[f64]| tail_bucket_by_formula(values, &head, &targets, h);
+    let wanted = at(&hidden);
+    let slope: Vec<f64> = (0..hidden.len())
+        .map(|i| {
+            let moved = |by: f64| {
+                let mut values = hidden.clone();
+                values[i] += by;
+                at(&values)
+            };
+            (moved(1e-5) - moved(-1e-5)) / 2e-5
+        })
+        .collect();
+    for (dtype, tolerance) in [(DType::F64, 1e-7), (DType::F32, 3e-6)] {
+        let head = upload(&head, [vocab, h], dtype);
+        let hidden = upload(&hidden, [rows, h], dtype);
+        let (sum, grad) = topk_cross_entropy(hidden, &head, &targets);
+        let off = (sum - wanted).abs() / wanted;
+        assert!(off < 1e-6, "{dtype:?}: {sum} instead of {wanted}");
+        close(&download(grad), &slope, tolerance, &format!("{dtype:?}"));
+    }
+}
+
+#[test]
+fn tail_weights_that_do_not_fit_are_refused() {
+    let targets = TopkTargets::new(vec![(0, 1, 0.5)], 2, 3).unwrap();
+    for wrong in [vec![0.1], vec![0.1, -0.1], vec![f32::NAN, 0.0]] {
+        assert!(targets.clone().with_rest(wrong).is_err());
+    }
+    assert!(targets.with_rest(vec![0.0; 2]).unwrap().rest().is_none());
+}
+
 #[test]
 fn rows_are_written_where_they_belong() {
     let pool = upload(&[0.0; 12], [3, 2, 2], DType::F32);

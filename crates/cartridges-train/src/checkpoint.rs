@@ -1,5 +1,6 @@
-//! Checkpoints: one safetensors file with the trainable slots, both moments and the step, written
-//! atomically, so that a resumed run goes on exactly where it was.
+//! Checkpoints: one safetensors file with the trainable slots, both moments and the step, where there
+//! are any the running average and the best cartridge, written atomically, so that a resumed run goes
+//! on exactly where it was.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use cartridges_model::atomic_file::{WriteError, write_bytes};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use crate::best::{Best, Kept};
 use crate::trainer::Trainer;
 
 /// A checkpoint that cannot be written, read or used.
@@ -36,7 +38,7 @@ pub enum CheckpointError {
     },
 }
 
-const KINDS: [&str; 3] = ["value", "first_moment", "second_moment"];
+const KINDS: [&str; 5] = ["value", "first_moment", "second_moment", "average", "best"];
 
 impl Trainer<'_> {
     /// Writes the state of the run. `run` names data, model and start, so that a checkpoint of
@@ -46,16 +48,26 @@ impl Trainer<'_> {
     /// [`CheckpointError::Write`]; an older checkpoint stays as it was.
     pub fn save_checkpoint(&self, path: &Path, run: &str) -> Result<(), CheckpointError> {
         let values = self.cartridge.trainable();
-        let mut tensors = Vec::with_capacity(values.len() * KINDS.len());
-        for (i, (value, (first, second))) in values.iter().zip(&self.adam.moments).enumerate() {
-            for (kind, tensor) in KINDS.iter().zip([value, first, second]) {
+        let (first, second) = self.adam.moments.iter().cloned().unzip();
+        let average = self.average.clone().unwrap_or_default();
+        let best = self.best.kept.as_ref().map(|kept| kept.tensors.clone());
+        let lists: [Vec<Tensor<3>>; 5] = [values, first, second, average, best.unwrap_or_default()];
+        let mut tensors = Vec::new();
+        for (kind, list) in KINDS.iter().zip(&lists) {
+            for (i, tensor) in list.iter().enumerate() {
                 tensors.push((format!("{kind}.{i}"), tensor.dims(), bytes(tensor, path)?));
             }
         }
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("step".to_owned(), self.step.to_string()),
             ("run".to_owned(), self.run_name(run)),
         ]);
+        if let Some(kept) = &self.best.kept {
+            // The shortest form of a float reads back as the same float.
+            metadata.insert("best_score".to_owned(), kept.score.to_string());
+            metadata.insert("best_step".to_owned(), kept.step.to_string());
+            metadata.insert("scores_since_best".to_owned(), self.best.since.to_string());
+        }
         let problem = |error: safetensors::SafeTensorError| content(path, error.to_string());
         let views = tensors
             .iter()
@@ -90,37 +102,46 @@ impl Trainer<'_> {
             let problem = "it was made with other data, another model or other settings";
             return Err(content(path, problem.to_owned()));
         }
-        let step = stored
-            .get("step")
-            .and_then(|s| s.parse::<usize>().ok())
-            .ok_or_else(|| content(path, "it does not say which step it is of".to_owned()))?;
+        let step = number(&stored, "step", path)?;
         let tensors = SafeTensors::deserialize(&file).map_err(damaged)?;
         let current = self.cartridge.trainable();
         let device = current[0].device();
-        let mut lists: [Vec<Tensor<3>>; 3] = Default::default();
-        for (i, like) in current.iter().enumerate() {
-            for (kind, list) in KINDS.iter().zip(&mut lists) {
+        let list = |kind: &str| -> Result<Vec<Tensor<3>>, CheckpointError> {
+            let one = |(i, like): (usize, &Tensor<3>)| {
                 let name = format!("{kind}.{i}");
                 let view = tensors.tensor(&name).map_err(damaged)?;
-                list.push(tensor(&view, like.dims(), &device).ok_or_else(|| {
-                    content(
-                        path,
-                        format!("tensor {name} is not a finite f32 {:?}", like.dims()),
-                    )
-                })?);
-            }
-        }
-        let [values, first, second] = lists;
+                let shape = like.dims();
+                tensor(&view, shape, &device).ok_or_else(|| {
+                    content(path, format!("tensor {name} is not a finite f32 {shape:?}"))
+                })
+            };
+            current.iter().enumerate().map(one).collect()
+        };
+        let [value, first, second, average, best] = KINDS;
+        let (values, first, second) = (list(value)?, list(first)?, list(second)?);
+        let average = self.average.is_some().then(|| list(average)).transpose()?;
+        let best = match stored.contains_key("best_score") {
+            true => Best {
+                kept: Some(Kept {
+                    score: number(&stored, "best_score", path)?,
+                    step: number(&stored, "best_step", path)?,
+                    tensors: list(best)?,
+                }),
+                since: number(&stored, "scores_since_best", path)?,
+            },
+            false => Best::default(),
+        };
         self.cartridge = self.cartridge.clone().with_trainable(values);
         self.adam.moments = first.into_iter().zip(second).collect();
-        self.adam.updates = step;
-        self.step = step;
+        self.average = average;
+        self.best = best;
+        self.go_to(step);
         Ok(true)
     }
 
     /// What must be equal for a checkpoint to be this run's.
     fn run_name(&self, run: &str) -> String {
-        let config = serde_json::to_string(&self.config).unwrap_or_default();
+        let config = serde_json::to_string(&self.config.essence()).unwrap_or_default();
         format!("{run} {config}")
     }
 }
@@ -130,6 +151,16 @@ fn content(path: &Path, problem: String) -> CheckpointError {
         path: path.to_owned(),
         problem,
     }
+}
+
+/// A number of the checkpoint's metadata.
+fn number<T: std::str::FromStr>(
+    stored: &HashMap<String, String>,
+    field: &str,
+    path: &Path,
+) -> Result<T, CheckpointError> {
+    let value = stored.get(field).and_then(|text| text.parse().ok());
+    value.ok_or_else(|| content(path, format!("it has no {field} that is a number")))
 }
 
 fn bytes(tensor: &Tensor<3>, path: &Path) -> Result<Vec<u8>, CheckpointError> {

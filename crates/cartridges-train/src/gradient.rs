@@ -7,12 +7,13 @@ use cartridges_model::decoder::{Decoder, LayerBatch, Packed};
 use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
 
 use crate::config::Recompute;
+use crate::example::Target;
 use crate::packing::PackedRow;
 
 /// The summed loss of a row and its gradient.
 #[derive(Debug)]
 pub struct Gradient {
-    /// `Σ −w log p` over all targets.
+    /// `Σ −w log p` over all targets, plus `Σ r log(r / q)` over the tail buckets.
     pub loss: f64,
     /// Gradient of `loss`, in the order of [`Cartridge::trainable`].
     pub tensors: Vec<Tensor<3>>,
@@ -27,6 +28,8 @@ struct Plan<'a> {
     /// Rows of the residual stream that predict a target.
     predicting: Tensor<1, Int>,
     targets: TopkTargets,
+    /// `Σ r log r` of the tail buckets, which no gradient sees.
+    constant: f64,
 }
 
 impl<'a> Plan<'a> {
@@ -38,20 +41,27 @@ impl<'a> Plan<'a> {
             .collect();
         // A target at position t is predicted by the row before it.
         let mut rows: Vec<i32> = Vec::new();
-        let entries = row
-            .targets
-            .iter()
-            .map(|t| {
-                let predicting = t.position as i32 - 1;
-                if rows.last() != Some(&predicting) {
-                    rows.push(predicting);
-                }
-                (rows.len() as u32 - 1, t.id, t.weight)
-            })
-            .collect();
+        let mut entries = Vec::with_capacity(row.targets.len());
+        let mut rest: Vec<f32> = Vec::new();
+        let mut constant = 0.0;
+        for position in row.targets.chunk_by(|a, b| a.position == b.position) {
+            let index = rows.len() as u32;
+            rows.push(position[0].position as i32 - 1);
+            let (others, named): (Vec<&Target>, Vec<&Target>) =
+                position.iter().partition(|t| t.id == Target::REST);
+            entries.extend(named.iter().map(|t| (index, t.id, t.weight)));
+            rest.push(others.iter().map(|t| t.weight).sum());
+            constant += others.iter().fold(0.0, |sum, bucket| {
+                // All weights of a position add up to its example's, so that this is the rest's mass.
+                let weight: f64 = position.iter().map(|t| f64::from(t.weight)).sum();
+                let bucket = f64::from(bucket.weight);
+                sum + bucket * (bucket / weight).ln()
+            });
+        }
         let count = rows.len();
         let vocab = decoder.config().vocab_size;
-        let targets = match TopkTargets::new(entries, count, vocab) {
+        let targets = TopkTargets::new(entries, count, vocab).and_then(|t| t.with_rest(rest));
+        let targets = match targets {
             Ok(targets) => targets,
             Err(error) => unreachable!("examples were checked when they were made: {error}"),
         };
@@ -62,6 +72,7 @@ impl<'a> Plan<'a> {
             layout: AttentionLayout::packed(slots, &row.lengths),
             predicting: Tensor::from_data(TensorData::new(rows, [count]), decoder.device()),
             targets,
+            constant,
         }
     }
 
@@ -82,11 +93,12 @@ impl<'a> Plan<'a> {
         );
         let plain = normed.clone().inner();
         let (loss, gradient) = topk_cross_entropy(plain, self.decoder.head(), &self.targets);
-        (loss, (normed * gradient.autodiff()).sum())
+        let objective = (normed * gradient.autodiff()).sum();
+        (loss + self.constant, objective)
     }
 }
 
-/// `Σ −w log p` of a row behind a cartridge, without a gradient.
+/// The summed loss of a row behind a cartridge, as [`Gradient::loss`], without a gradient.
 pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f64 {
     let plan = Plan::new(decoder, cartridge.slots(), row);
     let layers = (0..cartridge.num_layers())
@@ -97,7 +109,7 @@ pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f6
         hidden.select(0, plan.predicting.clone()),
         BatchAdapters::NONE,
     );
-    topk_cross_entropy(normed, decoder.head(), &plan.targets).0
+    topk_cross_entropy(normed, decoder.head(), &plan.targets).0 + plan.constant
 }
 
 /// Loss and gradient of a row with respect to the cartridge's trainable slots.

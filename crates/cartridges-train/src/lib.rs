@@ -4,21 +4,35 @@
 #![deny(missing_docs)]
 
 mod adam;
+mod best;
 mod checkpoint;
 mod config;
 mod example;
 mod gradient;
+mod mixture;
+mod numbered;
 mod packing;
+mod report;
 mod run;
 mod schedule;
+mod track;
 mod trainer;
 
 pub use adam::Adam;
 pub use checkpoint::CheckpointError;
-pub use config::{LossPer, Packing, Recompute, Schedule, Targets, TrainConfig, TrainConfigError};
+pub use config::{
+    DataSource, LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind,
+    TrainConfig, TrainConfigError, TrainOn, WandbConfig,
+};
 pub use example::{Example, ExampleError, Target, examples};
 pub use gradient::{Gradient, row_gradient, row_loss};
+pub use mixture::{MixtureError, Taken, read_mixture};
+pub use numbered::numbered_checkpoint;
 pub use packing::{PackedRow, pack};
-pub use run::{RunEnd, RunError, train};
+pub use report::{Sizes, StepReport};
+pub use run::{Evaluation, Hooks, RunEnd, RunError, Score, held_out, train};
 pub use schedule::learning_rate;
-pub use trainer::{StepReport, TrainError, Trainer};
+pub use track::{
+    JsonLines, RunStart, TensorBoard, TrackError, Tracker, WandbOffline, open_trackers,
+};
+pub use trainer::{TrainError, Trainer};

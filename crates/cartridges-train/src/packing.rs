@@ -46,9 +46,9 @@ impl PackedRow {
         if let Some(last) = self.lengths.last_mut() {
             *last -= over;
         }
-        let before = self.positions_counted();
+        let before = self.num_positions();
         self.targets.retain(|t| (t.position as usize) < limit);
-        let after = self.positions_counted();
+        let after = self.num_positions();
         if before > 0 {
             // All weights of the cut example are equal, and rows are cut at one example only.
             self.positions *= after as f64 / before as f64;
@@ -56,7 +56,8 @@ impl PackedRow {
         self
     }
 
-    fn positions_counted(&self) -> usize {
+    /// Positions that have targets.
+    pub fn num_positions(&self) -> usize {
         self.targets
             .chunk_by(|a, b| a.position == b.position)
             .count()

@@ -8,13 +8,15 @@ use cartridges_model::decoder::Decoder;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::adam::Adam;
+use crate::best::Best;
 use crate::checkpoint::CheckpointError;
 use crate::config::{LossPer, TrainConfig, TrainConfigError};
+use crate::example::Target;
 use crate::gradient::row_gradient;
 use crate::packing::PackedRow;
+use crate::report::{Sizes, StepReport};
 use crate::schedule::learning_rate;
 
 /// Training that cannot begin or go on.
@@ -50,25 +52,6 @@ pub enum TrainError {
     },
 }
 
-/// What one step did.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct StepReport {
-    /// The step, from 1.
-    pub step: usize,
-    /// Steps in all.
-    pub total: usize,
-    /// Loss before the update.
-    pub loss: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Global norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Tokens that went through the model.
-    pub tokens: usize,
-    /// Seconds the step took.
-    pub seconds: f64,
-}
-
 /// A cartridge in training.
 pub struct Trainer<'a> {
     decoder: &'a Decoder,
@@ -76,8 +59,15 @@ pub struct Trainer<'a> {
     pub(crate) config: TrainConfig,
     pub(crate) cartridge: Cartridge,
     pub(crate) adam: Adam,
+    /// The running average of the trained values, where the settings ask for it.
+    pub(crate) average: Option<Vec<Tensor<3>>>,
+    pub(crate) best: Best,
     pub(crate) step: usize,
+    /// Tokens and trained positions of all steps so far.
+    seen: (usize, usize),
     total: usize,
+    /// The last step as the schedule sees it.
+    planned: usize,
 }
 
 impl<'a> Trainer<'a> {
@@ -100,15 +90,15 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::AllFrozen(start.slots));
         }
         let cartridge = Cartridge::from_host(start, decoder.device());
-        let adam = Adam::new(
-            &cartridge.trainable(),
-            config.beta1,
-            config.beta2,
-            config.epsilon,
-        );
-        let total = match config.steps {
+        let adam = Adam::from_config(&cartridge.trainable(), &config);
+        let average = (config.ema_decay > 0.0).then(|| cartridge.trainable());
+        let planned = match config.steps {
             0 => config.epochs * rows.len().div_ceil(config.rows_per_step),
             steps => steps,
+        };
+        let total = match config.max_steps {
+            0 => planned,
+            most => planned.min(most),
         };
         Ok(Self {
             decoder,
@@ -116,8 +106,12 @@ impl<'a> Trainer<'a> {
             config,
             cartridge,
             adam,
+            average,
+            best: Best::default(),
             step: 0,
+            seen: (0, 0),
             total,
+            planned,
         })
     }
 
@@ -131,22 +125,94 @@ impl<'a> Trainer<'a> {
         self.total
     }
 
-    /// The cartridge as it is now.
+    /// The settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// How much is trained.
+    pub fn sizes(&self) -> Sizes {
+        let tensors = self.cartridge.trainable();
+        Sizes {
+            trainable_slots: self.cartridge.slots() - self.cartridge.frozen(),
+            trainable_parameters: tensors.iter().map(|t| t.shape().num_elements()).sum(),
+        }
+    }
+
+    /// The cartridge as it is now; with `ema_decay` its running average.
     ///
     /// # Errors
     /// If a value is not finite.
     pub fn cartridge(&self) -> Result<HostCartridge, TrainError> {
-        Ok(self.cartridge.to_host()?)
+        Ok(self.evaluated().to_host()?)
+    }
+
+    /// The best cartridge of those that were scored, or [`Trainer::cartridge`] if none was.
+    ///
+    /// # Errors
+    /// If a value is not finite.
+    pub fn best_cartridge(&self) -> Result<HostCartridge, TrainError> {
+        match &self.best.kept {
+            Some(kept) => {
+                let best = self.cartridge.clone().with_trainable(kept.tensors.clone());
+                Ok(best.to_host()?)
+            }
+            None => self.cartridge(),
+        }
+    }
+
+    /// Score and step of the best cartridge, if any was scored.
+    pub fn best_score(&self) -> Option<(f64, usize)> {
+        self.best.kept.as_ref().map(|kept| (kept.score, kept.step))
+    }
+
+    /// Takes the score of the cartridge as it is now, higher being better; `true` if it is the best
+    /// so far.
+    pub fn take_score(&mut self, score: f64) -> bool {
+        let tensors = self.evaluated().trainable();
+        self.best.take(score, self.step, tensors)
+    }
+
+    /// Whether `patience` scores in a row were no better than the best.
+    pub fn out_of_patience(&self) -> bool {
+        self.best.out_of_patience(self.config.patience)
+    }
+
+    /// What is evaluated and saved, on the device.
+    pub fn evaluated(&self) -> Cartridge {
+        let cartridge = self.cartridge.clone();
+        match &self.average {
+            Some(average) => cartridge.with_trainable(average.clone()),
+            None => cartridge,
+        }
+    }
+
+    /// Goes to a step whose values, moments and average were set.
+    pub(crate) fn go_to(&mut self, step: usize) {
+        self.adam.updates = step;
+        self.step = step;
+        let rows = step * self.config.rows_per_step;
+        let (passes, rest) = (rows / self.rows.len(), rows % self.rows.len());
+        let count = |i: usize| (self.rows[i].ids.len(), self.rows[i].num_positions());
+        let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        let whole = (0..self.rows.len()).map(count).fold((0, 0), add);
+        let order = self.order(passes);
+        let part = order[..rest].iter().map(|i| count(*i));
+        self.seen = part.fold((whole.0 * passes, whole.1 * passes), add);
     }
 
     /// Index of the `n`-th row of the run: every pass over the data has its own order, which
     /// depends on the seed and the pass alone, so that a resumed run sees the same rows.
     fn row_index(&self, n: usize) -> usize {
-        let (epoch, at) = (n / self.rows.len(), n % self.rows.len());
+        self.order(n / self.rows.len())[n % self.rows.len()]
+    }
+
+    /// The order of rows in a pass over the data.
+    fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let seed = self.config.seed.wrapping_add(1 + epoch as u64);
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        order[at]
+        order
     }
 
     /// One optimizer step.
@@ -161,13 +227,14 @@ impl<'a> Trainer<'a> {
             .collect();
         let count: f64 = chosen.iter().map(|i| self.divisor(&self.rows[*i])).sum();
         let mut loss = 0.0;
-        let mut tokens = 0;
+        let (mut tokens, mut targets) = (0, 0);
         let mut sum: Option<Vec<Tensor<3>>> = None;
         for index in chosen {
             let row = &self.rows[index];
             let gradient = row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
             loss += gradient.loss;
             tokens += row.ids.len();
+            targets += row.num_positions();
             sum = Some(match sum {
                 None => gradient.tensors,
                 Some(sum) => sum
@@ -178,7 +245,7 @@ impl<'a> Trainer<'a> {
             });
         }
         let loss = loss / count;
-        let lr = learning_rate(&self.config, self.step, self.total);
+        let lr = learning_rate(&self.config, self.step, self.planned);
         let sum = sum.unwrap_or_default();
         let grad_norm = global_norm(&sum) / count;
         if !(loss.is_finite() && grad_norm.is_finite()) {
@@ -195,8 +262,15 @@ impl<'a> Trainer<'a> {
         };
         let gradients = sum.into_iter().map(|g| g * (clip / count)).collect();
         let updated = self.adam.update(self.cartridge.trainable(), gradients, lr);
+        if let Some(average) = &mut self.average {
+            let decay = self.config.ema_decay;
+            for (average, value) in average.iter_mut().zip(&updated) {
+                *average = average.clone() * decay + value.clone() * (1.0 - decay);
+            }
+        }
         self.cartridge = self.cartridge.clone().with_trainable(updated);
         self.step += 1;
+        self.seen = (self.seen.0 + tokens, self.seen.1 + targets);
         Ok(StepReport {
             step: self.step,
             total: self.total,
@@ -204,6 +278,11 @@ impl<'a> Trainer<'a> {
             lr,
             grad_norm,
             tokens,
+            targets,
+            epoch: first / self.rows.len(),
+            rows: first + self.config.rows_per_step,
+            total_tokens: self.seen.0,
+            total_targets: self.seen.1,
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
@@ -211,7 +290,10 @@ impl<'a> Trainer<'a> {
     fn divisor(&self, row: &PackedRow) -> f64 {
         match self.config.loss_per {
             LossPer::Position => row.positions,
-            LossPer::Pair => row.targets.len() as f64,
+            LossPer::Pair => {
+                let stored = row.targets.iter().filter(|t| t.id != Target::REST);
+                stored.count() as f64
+            }
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
-use cartridges_train::{Recompute, TrainConfig};
+use cartridges_train::{
+    DataSource, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
+};
 use clap::Args;
+use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::{StartArgs, distill, read_data, start};
+use crate::pipeline::{StartArgs, distill, start};
 
 /// Train a cartridge on conversations of self-study.
 #[derive(Debug, Clone, Args)]
@@ -20,8 +23,9 @@ handbook.txt --out cartridges/handbook\n  cartridges chat --cartridge cartridges
 pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Conversations (parquet); may repeat.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// Conversations (parquet); may repeat. Needed unless `data` in --config names some, which it wins
+    /// over.
+    #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// The text the conversations are about; needed by --init matching and first.
     #[arg(long, value_name = "FILE")]
@@ -40,6 +44,9 @@ pub struct TrainArgs {
     /// Passes over the data when --steps is not given.
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
+    /// Stop after so many optimizer steps, wherever --steps or --epochs would end.
+    #[arg(long, value_name = "N")]
+    max_steps: Option<usize>,
     /// Learning rate.
     #[arg(long)]
     lr: Option<f64>,
@@ -52,6 +59,9 @@ pub struct TrainArgs {
     /// Keep the whole forward pass instead of running layers twice: faster, more memory.
     #[arg(long)]
     no_recompute: bool,
+    /// Where the run is logged: jsonl, tensorboard, wandb; may repeat.
+    #[arg(long = "tracker", value_name = "NAME", value_parser = tracker_kind)]
+    trackers: Vec<TrackerKind>,
     /// Seed of the order of examples and of random starts.
     #[arg(long)]
     seed: Option<u64>,
@@ -64,11 +74,31 @@ impl TrainArgs {
                 .with_context(|| format!("settings in {}", path.display()))?,
             None => TrainConfig::default(),
         };
+        if !self.data.is_empty() {
+            config.data = self.data.iter().map(DataSource::new).collect();
+        }
+        if config.data.is_empty() {
+            bail!("there is nothing to train on: give --data FILE, or `data` in --config");
+        }
+        for (variable, field) in [
+            ("CARTRIDGES_WANDB_PROJECT", &mut config.wandb.project),
+            ("CARTRIDGES_WANDB_ENTITY", &mut config.wandb.entity),
+        ] {
+            // The file wins over the environment.
+            let unset = *field == WandbConfig::default().project || field.is_empty();
+            if let (true, Ok(value)) = (unset, std::env::var(variable)) {
+                *field = value;
+            }
+        }
         config.steps = self.steps.unwrap_or(config.steps);
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.lr = self.lr.unwrap_or(config.lr);
         config.packed_seq_length = self.packed_seq_length.unwrap_or(config.packed_seq_length);
         config.rows_per_step = self.rows_per_step.unwrap_or(config.rows_per_step);
+        config.max_steps = self.max_steps.unwrap_or(config.max_steps);
+        if !self.trackers.is_empty() {
+            config.trackers.clone_from(&self.trackers);
+        }
         config.seed = self.seed.unwrap_or(config.seed);
         if self.no_recompute {
             config.recompute = Recompute::Nothing;
@@ -76,6 +106,13 @@ impl TrainArgs {
         config.validate()?;
         Ok(config)
     }
+}
+
+fn tracker_kind(name: &str) -> Result<TrackerKind, String> {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+    let name: StrDeserializer<'_, Error> = name.into_deserializer();
+    TrackerKind::deserialize(name).map_err(|error| error.to_string())
 }
 
 /// Runs the command.
@@ -86,7 +123,15 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let config = args.config()?;
     args.start.check()?;
     writable_folder(&args.out)?;
-    let conversations = read_data(&args.data)?;
+    let (conversations, taken) = read_mixture(&config.data, config.seed)?;
+    for source in taken.iter().filter(|s| s.rows != s.conversations) {
+        eprintln!(
+            "{} conversations from the {} of {}",
+            source.conversations,
+            source.rows,
+            source.path.display()
+        );
+    }
     let corpus = args.corpus.as_deref().map(read_corpus).transpose()?;
     let model = args.model.open(&runtime.open()?)?;
     let begun = start(

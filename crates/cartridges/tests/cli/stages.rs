@@ -386,3 +386,39 @@ fn quickstart_that_is_stopped_goes_on() {
     assert!(files(&parts).starts_with(&kept));
     assert_eq!(lines(&log), 300);
 }
+
+#[test]
+fn training_takes_its_data_and_its_logs_from_a_file_of_settings() {
+    let place = Place::new();
+    place.works(SYNTHESIZE);
+    let dataset = place.path("study/dataset.parquet");
+    let settings = format!(
+        "steps = 4\nepochs = 3\nmax_steps = 3\noptimizer = \"adamw\"\nweight_decay = 0.01\n\
+         ema_decay = 0.5\ntrain_on = \"both\"\ntail_bucket = true\nkeep_last_n = 1\nsave_every = 1\n\
+         eval_every = 2\neval_data = [{dataset:?}]\ntrackers = [\"jsonl\", \"wandb\"]\n\
+         [[data]]\npath = {dataset:?}\nweight = 1.5\n[[data]]\npath = {dataset:?}\nlimit = 1\n\
+         [wandb]\nproject = \"lamps\"\n"
+    );
+    place.write("train.toml", &settings);
+    let words = "train --corpus path:text.txt --tokens 8 --packed-seq-length 256 --out \
+        path:cartridge --config path:train.toml";
+    let said = place.works(&format!("{words} --tracker jsonl --tracker tensorboard"));
+    assert!(said.contains("cartridge of 8 slots"), "{said}");
+    assert_eq!(lines(&place.path("cartridge/train.jsonl")), 3);
+    assert_eq!(lines(&place.path("cartridge/scores.jsonl")), 3);
+    let events = std::fs::read_dir(place.path("cartridge/tensorboard")).unwrap();
+    assert_eq!(events.count(), 1);
+    assert!(!Path::new(&place.path("cartridge/wandb")).exists());
+    assert!(Path::new(&place.path("cartridge/checkpoint-000003.safetensors")).exists());
+    assert!(!Path::new(&place.path("cartridge/checkpoint-000002.safetensors")).exists());
+    let manifest = std::fs::read(place.path("cartridge/cartridge.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let training = &manifest["made_by"]["training"];
+    assert_eq!(training["steps"], 3);
+    assert_eq!(training["config"]["data"][0]["weight"], 1.5);
+    assert!(training["best"]["held_out_loss"].as_f64().unwrap() > 0.0);
+
+    place.write("train.toml", "steps = 2\neval_every = 1\n");
+    place.fails(words, &["nothing to train on", "--data"]);
+    place.fails(&format!("{words} --data {dataset}"), &["eval_data"]);
+}

@@ -1,0 +1,15 @@
+//! The configuration of training.
+
+mod choices;
+mod settings;
+mod source;
+mod validation;
+mod wandb;
+
+pub use choices::{
+    LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind, TrainOn,
+};
+pub use settings::TrainConfig;
+pub use source::DataSource;
+pub use validation::TrainConfigError;
+pub use wandb::WandbConfig;

@@ -1,0 +1,75 @@
+//! One data set among those that are trained on.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A parquet file of conversations and how much of it is used. In a file of settings its path alone
+/// may stand for it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DataSource {
+    /// The file.
+    pub path: PathBuf,
+    /// How often each conversation is seen: 2 is twice, 0.5 half of them, drawn by the seed
+    /// (default 1).
+    pub weight: f64,
+    /// Only the first so many rows are used; 0 means all (default 0).
+    pub limit: usize,
+}
+
+impl DataSource {
+    /// The whole file, once.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            weight: 1.0,
+            limit: 0,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    path: PathBuf,
+    #[serde(default = "whole")]
+    weight: f64,
+    #[serde(default)]
+    limit: usize,
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+impl<'de> Deserialize<'de> for DataSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PathOrTable;
+
+        impl<'de> Visitor<'de> for PathOrTable {
+            type Value = DataSource;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or a table with path, weight and limit")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<DataSource, E> {
+                Ok(DataSource::new(path))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DataSource, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DataSource {
+                    path: table.path,
+                    weight: table.weight,
+                    limit: table.limit,
+                })
+            }
+        }
+
+        deserializer.deserialize_any(PathOrTable)
+    }
+}
