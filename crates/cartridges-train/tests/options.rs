@@ -257,7 +257,8 @@ fn the_best_cartridge_is_kept_and_patience_ends_the_run() {
     assert_eq!((end, whole.steps_done()), (RunEnd::OutOfPatience, 6));
     assert_eq!(whole.best_score(), Some((-1.0, 2)));
     let mut two = trainer(&decoder, &patient);
-    (two.step().unwrap(), two.step().unwrap());
+    two.step().unwrap();
+    two.step().unwrap();
     assert_eq!(whole.best_cartridge().unwrap(), two.cartridge().unwrap());
     let wanted = "begin 0|0 eval/score -3|1|2|2 eval/score -1|3|4|4 eval/score -2|5|6|6 eval/score \
                   -1|end";
