@@ -67,10 +67,11 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::load`], for what is wrong before the weights are read.
-    pub fn identify(path: &Path, id: &str) -> Result<(ModelConfig, ModelIdentity), ModelError> {
-        let weights = Weights::open(path)?;
-        let (config, _, identity) = describe(path, id, &weights)?;
-        Ok((config, identity))
+    pub fn identify(
+        path: &Path,
+        id: &str,
+    ) -> Result<(ModelConfig, ChatTokenizer, ModelIdentity), ModelError> {
+        describe(path, id, &Weights::open(path)?)
     }
 
     /// [`LanguageModel::load`] in the precision that is chosen for the weights.

@@ -7,10 +7,11 @@ use cartridges_engine::{
     Engine, EngineError, Event, FinishReason as Ended, Flow, GenerateRequest, Sampling,
     ScoreRequest as EngineScore, StopRules, TopLogprobs,
 };
-use cartridges_model::text::{ChatMessage as TextMessage, ChatTokenizer, RenderOptions};
+use cartridges_model::text::{ChatMessage as TextMessage, ChatTokenizer, RenderOptions, TextError};
 use cartridges_study::chunker::TokenCodec;
 use cartridges_study::client::{
-    ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, Sample, ScoreRequest,
+    ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, PromptCodec, Sample,
+    ScoreRequest,
 };
 use cartridges_study::top_logprobs::DenseTopLogprobs;
 
@@ -27,6 +28,48 @@ impl TokenCodec for TokenizerCodec {
     fn decode(&self, ids: &[u32]) -> String {
         self.0.decode(ids, false).unwrap_or_default()
     }
+}
+
+/// A tokenizer and its chat template, as clients of servers need them.
+pub struct ChatCodec(pub ChatTokenizer);
+
+impl PromptCodec for ChatCodec {
+    fn encode(
+        &self,
+        messages: &[ChatMessage],
+        enable_thinking: Option<bool>,
+        assistant_prefix: Option<&str>,
+    ) -> Result<Vec<u32>, ClientError> {
+        prompt_ids(&self.0, messages, enable_thinking, assistant_prefix)
+    }
+}
+
+/// Ids of a conversation up to where the answer begins.
+fn prompt_ids(
+    text: &ChatTokenizer,
+    messages: &[ChatMessage],
+    thinking: Option<bool>,
+    prefix: Option<&str>,
+) -> Result<Vec<u32>, ClientError> {
+    let messages: Vec<TextMessage> = messages
+        .iter()
+        .map(|m| TextMessage::new(m.role.as_str(), m.content.clone()))
+        .collect();
+    let mut options = RenderOptions {
+        add_generation_prompt: true,
+        ..RenderOptions::default()
+    };
+    if let Some(on) = thinking {
+        options
+            .keywords
+            .insert("enable_thinking".to_owned(), on.into());
+    }
+    let failed = |error: TextError| ClientError::Failed(error.to_string());
+    let mut ids = text.encode_chat(&messages, &options).map_err(failed)?;
+    if let Some(prefix) = prefix {
+        ids.extend(text.encode(prefix, false).map_err(failed)?);
+    }
+    Ok(ids)
 }
 
 /// Answers conversations with an [`Engine`]; a raised `stop` flag ends the batch in progress.
@@ -53,27 +96,7 @@ impl<'a> LocalClient<'a> {
         thinking: Option<bool>,
         prefix: Option<&str>,
     ) -> Result<Vec<u32>, ClientError> {
-        let messages: Vec<TextMessage> = messages
-            .iter()
-            .map(|m| TextMessage::new(m.role.as_str(), m.content.clone()))
-            .collect();
-        let mut options = RenderOptions {
-            add_generation_prompt: true,
-            ..RenderOptions::default()
-        };
-        if let Some(on) = thinking {
-            options
-                .keywords
-                .insert("enable_thinking".to_owned(), on.into());
-        }
-        let text = &self.engine.model().text;
-        let failed =
-            |error: cartridges_model::text::TextError| ClientError::Failed(error.to_string());
-        let mut ids = text.encode_chat(&messages, &options).map_err(failed)?;
-        if let Some(prefix) = prefix {
-            ids.extend(text.encode(prefix, false).map_err(failed)?);
-        }
-        Ok(ids)
+        prompt_ids(&self.engine.model().text, messages, thinking, prefix)
     }
 }
 

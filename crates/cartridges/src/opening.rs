@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use cartridges_model::LanguageModel;
 use cartridges_model::adapter::{self, HostAdapter};
-use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, load};
+use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, ModelIdentity, load};
 use cartridges_model::decoder::Precision;
-use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
+use cartridges_model::hub::{ModelFiles, ModelRef, ResolveOptions, resolve};
+use cartridges_model::text::ChatTokenizer;
 use cartridges_model::weights::Weights;
 use cartridges_ops::DeviceChoice;
 use clap::{Args, ValueEnum};
@@ -109,13 +110,7 @@ impl ModelArgs {
     /// # Errors
     /// If the model cannot be found, fetched or read; the message says what to do.
     pub fn open(&self, runtime: &Runtime) -> Result<Arc<LanguageModel>> {
-        let reference = ModelRef::parse(&self.model)?;
-        let mut options = ResolveOptions::from_env();
-        options.offline |= self.offline;
-        options.revision.clone_from(&self.revision);
-        options.progress = true;
-        options.notice = Some(Arc::new(|line| eprintln!("{line}")));
-        let files = resolve(&reference, &options)?;
+        let files = self.files()?;
         let begin = Instant::now();
         let progress = progress(1, "loading model", "MiB");
         let model = LanguageModel::load_as(
@@ -141,6 +136,30 @@ impl ModelArgs {
             runtime.threads,
         );
         Ok(Arc::new(model))
+    }
+}
+
+impl ModelArgs {
+    /// Finds the model's files, fetching them if need be.
+    fn files(&self) -> Result<ModelFiles> {
+        let reference = ModelRef::parse(&self.model)?;
+        let mut options = ResolveOptions::from_env();
+        options.offline |= self.offline;
+        options.revision.clone_from(&self.revision);
+        options.progress = true;
+        options.notice = Some(Arc::new(|line| eprintln!("{line}")));
+        Ok(resolve(&reference, &options)?)
+    }
+
+    /// The model's tokenizer and identity, without its weights in memory.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::open`].
+    pub fn open_text(&self) -> Result<(ChatTokenizer, ModelIdentity)> {
+        let files = self.files()?;
+        let (_, text, identity) = LanguageModel::identify(files.path.as_path(), &files.id)
+            .with_context(|| format!("loading {}", files.id))?;
+        Ok((text, identity))
     }
 }
 

@@ -224,7 +224,7 @@ fn find(model: &str, args: &ConvertArgs) -> Result<Model> {
     options.progress = true;
     options.notice = Some(Arc::new(|line| eprintln!("{line}")));
     let files = resolve(&ModelRef::parse(model)?, &options)?;
-    let (config, identity) = LanguageModel::identify(files.path.as_path(), &files.id)
+    let (config, _, identity) = LanguageModel::identify(files.path.as_path(), &files.id)
         .with_context(|| format!("model {}", files.id))?;
     Ok(Model { config, identity })
 }

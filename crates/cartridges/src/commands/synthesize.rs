@@ -1,27 +1,52 @@
-//! `cartridges synthesize`: self-study of a text.
+//! `cartridges synthesize`: self-study of texts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cartridges_engine::{Engine, EngineOptions};
+use cartridges_model::text::ChatTokenizer;
+use cartridges_study::client::{ClientConfig, HttpClient, PromptCodec};
+use cartridges_study::resource::{
+    Drawing, Resource, ResourceConfig, SharedCodec, WeightedResource, load_all,
+};
+use cartridges_study::run::SynthesisReport;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Args;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::self_study;
+use crate::interrupt::stop_flag;
+use crate::local_client::{ChatCodec, LocalClient, TokenizerCodec};
+use crate::opening::{ModelArgs, RuntimeArgs, read_text, writable_folder};
+use crate::pipeline::{model_name, self_study};
 
-/// Let the model write conversations about a text: the data that a cartridge is trained on.
+/// Let a model write conversations about texts: the data that a cartridge is trained on.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "A run that was stopped goes on where it was when the same command is given \
-again.\n\nExample:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook"
+again.\n\nExamples:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook\n  cartridges \
+synthesize --corpus paper.pdf --corpus notes/ --out runs/paper\n  cartridges synthesize --corpus \
+handbook.txt --client servers.toml --out runs/handbook\n\nThe file of --resources holds tables \
+[[resources]] with a type (text, file, directory, json, html, pdf, latex, mail, longhealth, mtob, qasper, \
+niah, variable_tracking), its fields, and a weight. The file of --client says which servers write:\n  type \
+= \"openai\"            # or tokasaurus, sglang\n  urls = [\"http://localhost:8000\"]\n  model = \
+\"Qwen/Qwen3-4B\"\n  api_key_env = \"MY_KEY\"\nThe model of --model lends its tokenizer then; it should \
+be the one that is served."
 )]
 pub struct SynthesizeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text (UTF-8).
+    /// A text: a file (plain text, HTML, PDF, LaTeX, e-mail, JSON) or a folder of them; may repeat.
+    #[arg(long, value_name = "PATH", required_unless_present = "resources")]
+    corpus: Vec<PathBuf>,
+    /// TOML file with a list of weighted resources.
     #[arg(long, value_name = "FILE")]
-    corpus: PathBuf,
+    resources: Option<PathBuf>,
+    /// TOML file with the servers that write the conversations; by default the model in this process
+    /// does.
+    #[arg(long, value_name = "FILE")]
+    client: Option<PathBuf>,
     /// Folder for the data set (`dataset.parquet`) and the parts of an unfinished run.
     #[arg(long, value_name = "DIR", env = "CARTRIDGES_OUTPUT_DIR")]
     out: PathBuf,
@@ -45,8 +70,7 @@ pub struct SynthesizeArgs {
 /// If the text, the model or the folder cannot be used, or nothing was made.
 pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut config: SelfStudyConfig = match &args.config {
-        Some(path) => toml::from_str(&read_text(path)?)
-            .with_context(|| format!("settings in {}", path.display()))?,
+        Some(path) => settings(path)?,
         None => SelfStudyConfig::default(),
     };
     if let Some(n) = args.conversations {
@@ -59,22 +83,13 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
         config.seed = seed;
     }
     config.validate()?;
-    let text = read_corpus(&args.corpus)?;
+    let sources = args.sources()?;
+    let servers: Option<ClientConfig> = args.client.as_deref().map(settings).transpose()?;
     writable_folder(&args.out)?;
-    let model = args.model.open(&runtime.open()?)?;
-    let mut engine = Engine::new(
-        model,
-        EngineOptions {
-            max_batch: config.batch_size * config.batches_in_parallel,
-            ..EngineOptions::default()
-        },
-    );
-    let name = args
-        .corpus
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    let (dataset, report) = self_study(&mut engine, &name, &text, &config, &args.out)?;
+    let (dataset, report) = match servers {
+        Some(servers) => args.by_servers(&servers, &sources, config)?,
+        None => args.by_this_process(&sources, &config, runtime)?,
+    };
     println!(
         "{} conversations of {} planned ({} tokens) in {}",
         report.finished,
@@ -89,4 +104,87 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
         println!("  failed: {count} ({cause})");
     }
     Ok(())
+}
+
+/// The file of `--resources`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resources {
+    resources: Vec<WeightedResource>,
+}
+
+/// Settings from a TOML file.
+fn settings<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    toml::from_str(&read_text(path)?).with_context(|| format!("settings in {}", path.display()))
+}
+
+impl SynthesizeArgs {
+    fn sources(&self) -> Result<Vec<WeightedResource>> {
+        let paths = self.corpus.iter();
+        let mut sources: Vec<WeightedResource> = paths
+            .map(|path| ResourceConfig::for_path(path).into())
+            .collect();
+        if let Some(path) = &self.resources {
+            sources.extend(settings::<Resources>(path)?.resources);
+        }
+        Ok(sources)
+    }
+
+    fn by_this_process(
+        &self,
+        sources: &[WeightedResource],
+        config: &SelfStudyConfig,
+        runtime: &RuntimeArgs,
+    ) -> Result<(PathBuf, SynthesisReport)> {
+        // What needs no model is refused before one is loaded.
+        for path in &self.corpus {
+            std::fs::metadata(path).with_context(|| format!("{}", path.display()))?;
+        }
+        let model = self.model.open(&runtime.open()?)?;
+        let resources = loaded(sources, &model.text, config)?;
+        let name = model_name(&model.identity);
+        let options = EngineOptions {
+            max_batch: config.batch_size * config.batches_in_parallel,
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::new(model, options);
+        let mut client = LocalClient::new(&mut engine, stop_flag());
+        self_study(&mut client, &name, &resources, config, &self.out)
+    }
+
+    fn by_servers(
+        &self,
+        servers: &ClientConfig,
+        sources: &[WeightedResource],
+        mut config: SelfStudyConfig,
+    ) -> Result<(PathBuf, SynthesisReport)> {
+        let (text, identity) = self.model.open_text()?;
+        let resources = loaded(sources, &text, &config)?;
+        let codec: Arc<dyn PromptCodec> = Arc::new(ChatCodec(text));
+        let mut client = HttpClient::new(servers, Some(codec), stop_flag())?;
+        client.check_servers().context("asking the servers")?;
+        if config.verbatim
+            && let Err(reason) = client.can_score()
+        {
+            eprintln!("no verbatim pieces: {reason}");
+            config.verbatim = false;
+        }
+        let name = format!("{} of servers", model_name(&identity));
+        let done = self_study(&mut client, &name, &resources, &config, &self.out);
+        eprint!("{}", client.statistics());
+        done
+    }
+}
+
+fn loaded(
+    sources: &[WeightedResource],
+    text: &ChatTokenizer,
+    config: &SelfStudyConfig,
+) -> Result<Vec<Box<dyn Resource>>> {
+    let codec: SharedCodec = Arc::new(TokenizerCodec(text.clone()));
+    let drawing = Drawing {
+        chunker: config.chunker,
+        seed_types: config.seed_types.clone(),
+    };
+    Ok(load_all(sources, &codec, &drawing)?)
 }

@@ -6,4 +6,4 @@ mod study;
 
 pub use distill::{Distilled, distill};
 pub use start::{Init, Start, StartArgs, document_ids, reference_queries, start};
-pub use study::{read_data, self_study};
+pub use study::{model_name, read_data, self_study, self_study_of_text};

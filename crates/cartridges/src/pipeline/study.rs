@@ -1,4 +1,4 @@
-//! Self-study of one text with the in-process engine.
+//! Self-study of texts, with whichever model writes the conversations.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use cartridges_engine::Engine;
-use cartridges_model::LanguageModel;
+use cartridges_model::cartridge::ModelIdentity;
+use cartridges_study::client::ChatClient;
 use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
 use cartridges_study::resource::Resource;
@@ -17,30 +18,31 @@ use crate::interrupt::{Interrupted, stop_flag};
 use crate::local_client::{LocalClient, TokenizerCodec};
 use crate::progress::progress;
 
-/// Runs (or resumes) self-study of `text` in `folder`; gives the data set and what was made.
+/// Runs (or resumes) self-study of `resources` in `folder`; gives the data set and what was made. `model`
+/// is the record of who writes.
 ///
 /// # Errors
-/// If the text is empty, the folder holds another run or cannot be written, or nothing was made;
-/// [`Interrupted`] if Ctrl-C stopped it, with everything finished on disk.
+/// If the folder holds another run or cannot be written, or nothing was made; [`Interrupted`] if Ctrl-C
+/// stopped it, with everything finished on disk.
 pub fn self_study(
-    engine: &mut Engine,
-    name: &str,
-    text: &str,
+    client: &mut dyn ChatClient,
+    model: &str,
+    resources: &[Box<dyn Resource>],
     config: &SelfStudyConfig,
     folder: &Path,
 ) -> Result<(PathBuf, SynthesisReport)> {
-    let model = engine.model().clone();
-    let codec = Arc::new(TokenizerCodec(model.text.clone()));
-    let resource = config.text_resource(name, text, codec)?;
-    let resources: Vec<Box<dyn Resource>> = vec![Box::new(resource)];
-    let mut run = SynthesisRun::open(folder, config.clone(), &resources, &model_name(&model))?;
+    for resource in resources {
+        for note in resource.notes() {
+            eprintln!("{}: {note}", resource.name());
+        }
+    }
+    let mut run = SynthesisRun::open(folder, config.clone(), resources, model)?;
     let stop = stop_flag();
     let total = run.plan().num_tasks as u64;
     let progress = progress(total, "self-study", "conversations");
     let begin = Instant::now();
     let mut first_tokens = None;
-    let mut client = LocalClient::new(engine, stop.clone());
-    let outcome = run.run(&mut client, &stop, &mut |p| {
+    let outcome = run.run(client, &stop, &mut |p| {
         let before = *first_tokens.get_or_insert(p.tokens);
         let seconds = begin.elapsed().as_secs_f64().max(1e-3);
         let rate = (p.tokens - before) as f64 / seconds;
@@ -53,12 +55,28 @@ pub fn self_study(
     }
 }
 
+/// Self-study of one text with the model in this process; see [`self_study`].
+///
+/// # Errors
+/// As [`self_study`], and if the text is empty.
+pub fn self_study_of_text(
+    engine: &mut Engine,
+    name: &str,
+    text: &str,
+    config: &SelfStudyConfig,
+    folder: &Path,
+) -> Result<(PathBuf, SynthesisReport)> {
+    let model = engine.model().clone();
+    let codec = Arc::new(TokenizerCodec(model.text.clone()));
+    let resource = config.text_resource(name, text, codec)?;
+    let mut client = LocalClient::new(engine, stop_flag());
+    let name = model_name(&model.identity);
+    self_study(&mut client, &name, &[Box::new(resource)], config, folder)
+}
+
 /// What a run of self-study records as its model.
-fn model_name(model: &LanguageModel) -> String {
-    format!(
-        "{} {}",
-        model.identity.id, model.identity.weights_fingerprint
-    )
+pub fn model_name(model: &ModelIdentity) -> String {
+    format!("{} {}", model.id, model.weights_fingerprint)
 }
 
 /// Reads data sets one after the other.

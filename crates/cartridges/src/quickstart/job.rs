@@ -23,7 +23,9 @@ use super::recipe::Recipe;
 use super::{Corpus, shown};
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
-use crate::pipeline::{Init, StartArgs, distill, document_ids, read_data, self_study, start};
+use crate::pipeline::{
+    Init, StartArgs, distill, document_ids, read_data, self_study_of_text, start,
+};
 use crate::progress::progress;
 
 /// Room for a batch of self-study behind the demo text, and a few stored prompts: the whole job
@@ -126,7 +128,7 @@ impl Job<'_> {
     /// Writes the conversations.
     fn study(&mut self) -> Result<Vec<Conversation>> {
         let begin = Instant::now();
-        let (dataset, report) = self_study(
+        let (dataset, report) = self_study_of_text(
             &mut self.engine,
             &self.corpus.name,
             &self.corpus.text,

@@ -309,6 +309,63 @@ fn an_adapter_changes_the_requests_that_name_it() {
 }
 
 #[test]
+fn self_study_can_be_written_by_a_server() {
+    let server = start(place(), &[]);
+    let home = server.home.path();
+    let write = |name: &str, content: &str| {
+        let path = home.join(name);
+        std::fs::write(&path, content).unwrap();
+        text(&path).to_owned()
+    };
+    let corpus = write(
+        "page.html",
+        &format!("<p>{}</p>", "The lamp is lit. ".repeat(40)),
+    );
+    let study = write(
+        "study.toml",
+        "num_conversations = 4\nbatch_size = 2\nmax_completion_tokens_a = 6\n\
+         max_completion_tokens_b = 7\nchunker = { min_tokens_per_chunk = 20, \
+         max_tokens_per_chunk = 60 }\n",
+    );
+    let servers = write(
+        "servers.toml",
+        &format!(
+            "type = \"tokasaurus\"\nurls = [\"http://{}\"]\n",
+            server.address
+        ),
+    );
+    let (model, out) = (home.join("model"), home.join("study"));
+    let run = |client: &str| {
+        program(&server.home)
+            .args(["synthesize", "--model", text(&model), "--corpus", &corpus])
+            .args(["--config", &study, "--client", client, "--out", text(&out)])
+            .output()
+            .unwrap()
+    };
+    let output = run(&servers);
+    let told = utf8(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("no verbatim pieces"), "{told}");
+    let dataset = out.join("dataset.parquet");
+    let made = cartridges_study::parquet::read_conversations(&dataset, None).unwrap();
+    assert_eq!(made.len(), 4);
+    for conversation in &made {
+        assert!(conversation.system_prompt.contains("The lamp is lit."));
+        let answer = conversation.messages.last().unwrap();
+        let ids = answer.token_ids.as_ref().unwrap();
+        let top = answer.top_logprobs.as_ref().unwrap();
+        assert!(!ids.is_empty() && top.shape.0 == ids.len(), "{answer:?}");
+    }
+    let nobody = write(
+        "nobody.toml",
+        "type = \"openai\"\nurls = [\"http://127.0.0.1:9\"]\n",
+    );
+    let output = run(&nobody);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(utf8(&output.stderr).contains("127.0.0.1:9"), "{output:?}");
+}
+
+#[test]
 fn an_answer_has_the_form_that_is_asked_for() {
     let server = start(place(), &[]);
     let schema = json!({"type": "object", "properties": {"steps": {"type": "integer",
