@@ -173,7 +173,7 @@ fn full_recipe() -> Recipe {
         ratio: 0.25,
         slots: None,
         max_queries: 8192,
-        tenth_steps: 20,
+        tenth_steps: 40,
         questions: None,
         instruction: MeasureOptions::default().instruction,
     }
