@@ -13,10 +13,15 @@ fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
         .collect()
 }
 
+/// The first device that was compiled in.
+fn device() -> Device {
+    DeviceChoice::compiled()[0].open().unwrap().0
+}
+
 /// A tensor in f32 (fast bodies) or f64 (portable bodies).
 fn upload<const D: usize>(values: &[f64], shape: [usize; D], dtype: DType) -> Tensor<D> {
     let data = TensorData::new(values.to_vec(), shape).convert_dtype(dtype);
-    Tensor::from_data(data, (&Device::flex(), dtype))
+    Tensor::from_data(data, (&device(), dtype))
 }
 
 fn download<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {

@@ -323,7 +323,8 @@ fn self_study_can_be_written_by_a_server() {
     );
     let study = write(
         "study.toml",
-        "num_conversations = 4\nbatch_size = 2\nmax_completion_tokens_a = 6\n\
+        "num_conversations = 4\nbatch_size = 2\nmax_completion_tokens_a = 6\nverbatim_tokens = 16\n\
+         verbatim_stride = 12\n\
          max_completion_tokens_b = 7\nchunker = { min_tokens_per_chunk = 20, \
          max_tokens_per_chunk = 60 }\n",
     );
