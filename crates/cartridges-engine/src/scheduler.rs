@@ -355,6 +355,7 @@ impl Engine {
                 .iter_mut()
                 .filter_map(|(work, count)| Some((work.sequence.as_mut()?, *count)))
                 .collect();
+            let filled: Vec<usize> = work.iter().map(|(sequence, _)| sequence.filled).collect();
             let logits = catch_unwind(AssertUnwindSafe(|| {
                 let passed = self.forward(&mut work);
                 match last_rows.is_empty() {
@@ -364,8 +365,8 @@ impl Engine {
             }));
             if logits.is_err() {
                 // What was written for these tokens is written again.
-                for (sequence, count) in work {
-                    sequence.filled -= count;
+                for ((sequence, _), filled) in work.into_iter().zip(filled) {
+                    sequence.filled = filled;
                 }
             }
             logits.unwrap_or(Err(EngineError::Panicked))

@@ -86,7 +86,7 @@ impl BatchAdapters {
                 }
                 Some(Rows { index, .. }) => {
                     let part = |t: &Tensor<2>| t.clone().select(0, index.clone());
-                    if adapter.targets().any(|t| t == target)
+                    if adapter.changes(target)
                         && let Some(delta) = adapter.delta(target, &part(x), &part(&y))
                     {
                         sum = sum.select_assign(0, index.clone(), delta, IndexingUpdateOp::Add);

@@ -52,9 +52,7 @@ impl ThoughtAdapter {
     /// What it adds at `target` to the output `y [n, out]` of input `x [n, in]`; `None` where it has no
     /// patch.
     pub fn delta(&self, target: Target, x: &Tensor<2>, y: &Tensor<2>) -> Option<Tensor<2>> {
-        let at = (self.places)
-            .binary_search_by_key(&target, |place| place.target)
-            .ok()?;
+        let at = self.at(target)?;
         let (patch, place) = (&self.patches[at], self.places[at]);
         let input = match place.mode {
             Mode::Linear => x,
@@ -78,9 +76,16 @@ impl ThoughtAdapter {
         })
     }
 
-    /// Its targets, in order.
-    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
-        self.places.iter().map(|place| place.target)
+    /// Whether it has a patch at `target`.
+    pub fn changes(&self, target: Target) -> bool {
+        self.at(target).is_some()
+    }
+
+    fn at(&self, target: Target) -> Option<usize> {
+        let found = self
+            .places
+            .binary_search_by_key(&target, |place| place.target);
+        found.ok()
     }
 }
 
