@@ -14,9 +14,9 @@ pub struct Condition {
     /// The system message, with the document in it. Without one, and without a cartridge, the
     /// chat template does what it does by default.
     pub system: Option<String>,
-    /// A cartridge that is resident in the engine.
-    pub cartridge: Option<CartridgeHandle>,
-    /// The cartridge's slots; 0 without one.
+    /// Cartridges that are resident in the engine, in the order they stand before the question.
+    pub cartridges: Vec<CartridgeHandle>,
+    /// Their slots together; 0 without any.
     pub slots: usize,
     /// Adapters that are registered with the engine.
     pub adapters: Vec<AdapterHandle>,
@@ -28,7 +28,7 @@ impl Condition {
         Self {
             name: name.into(),
             system: None,
-            cartridge: None,
+            cartridges: Vec::new(),
             slots: 0,
             adapters: Vec::new(),
         }
@@ -44,11 +44,15 @@ impl Condition {
 
     /// The questions behind a cartridge of `slots` slots.
     pub fn cartridge(name: impl Into<String>, handle: CartridgeHandle, slots: usize) -> Self {
-        Self {
-            cartridge: Some(handle),
-            slots,
-            ..Self::no_document(name)
-        }
+        Self::no_document(name).with_cartridge(handle, slots)
+    }
+
+    /// The same, behind one more cartridge.
+    #[must_use]
+    pub fn with_cartridge(mut self, handle: CartridgeHandle, slots: usize) -> Self {
+        self.cartridges.push(handle);
+        self.slots += slots;
+        self
     }
 
     /// The same, with the model changed by an adapter.
@@ -60,11 +64,11 @@ impl Condition {
 
     /// What it is.
     pub fn kind(&self) -> ConditionKind {
-        match (&self.cartridge, &self.system) {
-            (Some(_), _) => ConditionKind::Cartridge,
-            (None, Some(_)) => ConditionKind::Document,
-            (None, None) if !self.adapters.is_empty() => ConditionKind::Adapter,
-            (None, None) => ConditionKind::None,
+        match &self.system {
+            _ if !self.cartridges.is_empty() => ConditionKind::Cartridge,
+            Some(_) => ConditionKind::Document,
+            None if !self.adapters.is_empty() => ConditionKind::Adapter,
+            None => ConditionKind::None,
         }
     }
 
@@ -77,7 +81,7 @@ impl Condition {
         text: &ChatTokenizer,
         messages: &[ChatMessage],
     ) -> Result<Vec<u32>, TextError> {
-        let behind = self.cartridge.is_some();
+        let behind = !self.cartridges.is_empty();
         prompt_ids(text, self.system.as_deref(), behind, messages)
     }
 }

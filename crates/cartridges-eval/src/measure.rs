@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cartridges_engine::{
-    CartridgeHandle, Engine, Event, Flow, GenerateRequest, ScoreRequest, StopRules,
-};
+use cartridges_engine::{Engine, Event, Flow, GenerateRequest, ScoreRequest, StopRules};
 use cartridges_model::LanguageModel;
 use cartridges_model::text::ChatMessage;
 
@@ -73,7 +71,6 @@ pub fn measure(
         })
         .collect::<Result<_, _>>()?;
     let choices = candidates(questions, options.seed);
-    let cartridges: Vec<CartridgeHandle> = condition.cartridge.into_iter().collect();
 
     let work: Vec<(&Question, &Candidates, &[u32])> = list
         .iter()
@@ -83,7 +80,7 @@ pub fn measure(
         .collect();
     let mut records = Vec::with_capacity(list.len());
     for part in work.chunks(QUESTIONS_PER_PASS) {
-        let scored = score(engine, &model, condition, &cartridges, part)?;
+        let scored = score(engine, &model, condition, part)?;
         records.extend(scored);
         progress(records.len(), total);
     }
@@ -93,7 +90,7 @@ pub fn measure(
         let requests: Vec<GenerateRequest> = prompts
             .iter()
             .map(|prompt| GenerateRequest {
-                cartridges: cartridges.clone(),
+                cartridges: condition.cartridges.clone(),
                 adapters: condition.adapters.clone(),
                 stop: StopRules {
                     ids: model.text.stop_ids(),
@@ -117,10 +114,9 @@ pub fn measure(
     }
     let generated = Instant::now();
 
-    let document_rows = match (&condition.cartridge, &condition.system) {
-        (Some(_), _) => condition.slots,
-        (None, Some(system)) => model.text.encode(system, false)?.len(),
-        (None, None) => 0,
+    let document_rows = match &condition.system {
+        Some(system) if condition.cartridges.is_empty() => model.text.encode(system, false)?.len(),
+        _ => condition.slots,
     };
     let bytes = model.decoder.config().kv_bytes_per_token(size_of::<f32>());
     let about = Circumstances {
@@ -141,7 +137,6 @@ fn score(
     engine: &mut Engine,
     model: &LanguageModel,
     condition: &Condition,
-    cartridges: &[CartridgeHandle],
     work: &[(&Question, &Candidates, &[u32])],
 ) -> Result<Vec<QuestionRecord>, EvalError> {
     let mut requests = Vec::new();
@@ -155,7 +150,7 @@ fn score(
                 });
             }
             requests.push(ScoreRequest {
-                cartridges: cartridges.to_vec(),
+                cartridges: condition.cartridges.clone(),
                 adapters: condition.adapters.clone(),
                 prompt: prompt.to_vec(),
                 continuation,

@@ -113,7 +113,7 @@ impl Report {
     }
 
     /// The measurements as an aligned plain-text table; below it, the intervals, and for each
-    /// cartridge how much of the gap between no document and document it closes.
+    /// cartridge and adapter how much of the gap between no document and document it closes.
     pub fn table(&self) -> String {
         let head = [
             "condition",
@@ -147,7 +147,7 @@ impl Report {
         }
 
         for row in &self.rows {
-            if row.kind != ConditionKind::Cartridge {
+            if !matches!(row.kind, ConditionKind::Cartridge | ConditionKind::Adapter) {
                 continue;
             }
             // More is better in accuracies, so they are turned round.

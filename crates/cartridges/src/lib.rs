@@ -12,6 +12,7 @@ mod local_client;
 mod opening;
 pub mod pipeline;
 mod progress;
+mod provenance;
 pub mod quickstart;
 pub mod serving;
 

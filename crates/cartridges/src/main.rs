@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    bench, chat, convert, doctor, inspect, logits, serve, synthesize, train,
+    bench, chat, convert, doctor, eval, inspect, logits, serve, synthesize, train,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
@@ -47,6 +47,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
+    Eval(Box<eval::EvalArgs>),
     Bench(Box<bench::BenchArgs>),
     Convert(Box<convert::ConvertArgs>),
     Inspect(Box<inspect::InspectArgs>),
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(*args, runtime),
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
+        Command::Eval(args) => eval::run(*args, runtime),
         Command::Bench(args) => bench::run(*args, runtime),
         Command::Convert(args) => convert::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),

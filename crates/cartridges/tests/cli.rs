@@ -11,12 +11,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "quickstart",
     "synthesize",
     "train",
     "chat",
     "serve",
+    "eval",
     "bench",
     "convert",
     "inspect",
@@ -100,6 +101,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 mod chat;
 #[path = "cli/convert.rs"]
 mod convert;
+#[path = "cli/eval.rs"]
+mod eval;
 #[path = "cli/logits.rs"]
 mod logits;
 #[path = "cli/serve.rs"]

@@ -17,7 +17,6 @@ use cartridges_model::cartridge::{CartridgeDtype, HostCartridge, save};
 use cartridges_model::text::ChatMessage;
 use cartridges_study::conversation::Conversation;
 use cartridges_train::TrainConfig;
-use sha2::{Digest, Sha256};
 
 use super::recipe::Recipe;
 use super::{Corpus, shown};
@@ -27,6 +26,7 @@ use crate::pipeline::{
     Init, StartArgs, distill, document_ids, read_data, self_study_of_text, start,
 };
 use crate::progress::progress;
+use crate::provenance::{program, sha256, today};
 
 /// Room for a batch of self-study behind the demo text, and a few stored prompts: the whole job
 /// stays below 4 GiB.
@@ -339,20 +339,4 @@ impl Job<'_> {
         )?;
         Ok(())
     }
-}
-
-fn program() -> String {
-    concat!("cartridges ", env!("CARGO_PKG_VERSION")).to_owned()
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
-}
-
-/// The date in UTC.
-fn today() -> String {
-    chrono::Utc::now().format("%Y-%m-%d").to_string()
 }
