@@ -85,7 +85,7 @@ impl Question {
 /// Questions about one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QuestionList {
-    /// Name of the list.
+    /// Name of the list; the file's where it has none.
     pub id: String,
     /// Terms of use; empty if the file does not say.
     pub licence: String,
@@ -138,7 +138,7 @@ impl QuestionList {
         let Value::Object(top) = json else {
             return Err(QuestionError::Json {
                 file: name.to_owned(),
-                reason: "expected an object with `id` and `questions`".to_owned(),
+                reason: "expected an object with `questions`".to_owned(),
             });
         };
         let optional = |field| match top.get(field) {
@@ -146,10 +146,10 @@ impl QuestionList {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(_) => Err(wrong(field, "expected a text")),
         };
-        let id = optional("id")?;
-        if id.trim().is_empty() {
-            return Err(wrong("id", "expected a text that is not empty"));
-        }
+        let id = match optional("id")? {
+            id if id.trim().is_empty() => name.to_owned(),
+            id => id,
+        };
         let (licence, corpus) = (optional("licence")?, optional("corpus")?);
         let Some(Value::Array(items)) = top.get("questions") else {
             return Err(wrong("questions", "expected a list"));
@@ -286,7 +286,6 @@ mod tests {
         let cases: [(String, &[&str]); 14] = [
             ("{".into(), &["not JSON", "line 1"]),
             ("[]".into(), &["expected an object"]),
-            (r#"{"questions":[]}"#.into(), &["`id`"]),
             (r#"{"id":7,"questions":[]}"#.into(), &["`id`", "a text"]),
             (r#"{"id":"l"}"#.into(), &["`questions`", "a list"]),
             (
