@@ -277,13 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn a_list_without_a_name_has_that_of_its_file() {
+        let json = r#"{"questions":[{"id":"a","question":"q?","answers":["x"]}]}"#;
+        assert_eq!(
+            QuestionList::from_json(json, "q.json").unwrap().id,
+            "q.json"
+        );
+    }
+
+    #[test]
     fn refusals_name_file_question_and_field() {
         let two = |second: &str| {
             format!(
                 r#"{{"id":"l","note":1,"questions":[{{"id":"a","question":"q?","answers":["x"]}},{second}]}}"#
             )
         };
-        let cases: [(String, &[&str]); 14] = [
+        let cases: [(String, &[&str]); 13] = [
             ("{".into(), &["not JSON", "line 1"]),
             ("[]".into(), &["expected an object"]),
             (r#"{"id":7,"questions":[]}"#.into(), &["`id`", "a text"]),
