@@ -109,6 +109,8 @@ mod logits;
 mod serve;
 #[path = "cli/stages.rs"]
 mod stages;
+#[path = "cli/starts.rs"]
+mod starts;
 
 #[test]
 fn help_is_there_for_every_command() {

@@ -19,7 +19,10 @@ pub use dtype::CartridgeDtype;
 pub use error::CartridgeError;
 pub use format::{MANIFEST_FILE, TENSOR_FILE, load, load_manifest, save};
 pub use host::{HostCartridge, HostLayer};
-pub use init::{compose, first_tokens, from_kv, random_vectors, truncate_chat_ids};
+pub use init::{
+    compose, first_tokens, from_kv, ordinary_ids, random_tokens, random_vectors, sampled_chunks,
+    truncate_chat_ids,
+};
 pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};
 pub use match_document::{DocumentMatch, MatchDocument, match_document};
 pub use mlx::write_mlx;

@@ -27,7 +27,8 @@ pub struct TrainArgs {
     /// over.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// The text the conversations are about; needed by --init matching and first.
+    /// The text the conversations are about; needed by --init matching, first, sampled-chunks and
+    /// summary.
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
     /// Folder for the cartridge, the log and the checkpoint.

@@ -1,18 +1,22 @@
 //! Where a cartridge starts before training.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::matching::MatchOptions;
 use cartridges_model::cartridge::{
-    HostCartridge, MatchDocument, first_tokens, match_document, random_vectors, truncate_chat_ids,
+    HostCartridge, MatchDocument, first_tokens, match_document, ordinary_ids, random_tokens,
+    random_vectors, sampled_chunks, truncate_chat_ids,
 };
 use cartridges_model::text::{ChatMessage, RenderOptions};
-use cartridges_study::conversation::{Conversation, ConversationKind};
+use cartridges_study::conversation::Conversation;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::{Args, ValueEnum};
 
+use super::queries::reference_queries;
+use super::summary::summarize;
 use crate::opening::{load_cartridge, read_text};
 use crate::progress::progress;
 
@@ -23,9 +27,16 @@ pub enum Init {
     Matching,
     /// The model's own keys and values of the document's first tokens (the paper).
     First,
+    /// Those of pieces drawn from the whole document.
+    SampledChunks,
+    /// Those of a summary that the model writes of the document.
+    Summary,
     /// Those of any text, rendered as a system message and truncated (the reference).
     Text,
+    /// Those of tokens drawn from the vocabulary (the paper's comparison).
+    RandomTokens,
     /// Random numbers (the reference's weakest).
+    #[value(alias = "random-vectors")]
     Random,
     /// Another cartridge.
     Cartridge,
@@ -55,6 +66,20 @@ pub struct StartArgs {
     /// Most query vectors per head for --init matching.
     #[arg(long, default_value_t = 8192, value_name = "N")]
     pub max_queries: usize,
+}
+
+impl Default for StartArgs {
+    fn default() -> Self {
+        Self {
+            init: Init::Matching,
+            slots: None,
+            ratio: 0.25,
+            frozen: 1,
+            init_text: None,
+            init_cartridge: None,
+            max_queries: 8192,
+        }
+    }
 }
 
 impl StartArgs {
@@ -97,6 +122,9 @@ pub struct Start {
     pub how: serde_json::Value,
 }
 
+/// Tokens of a piece for --init sampled-chunks: about two sentences.
+const SAMPLED_CHUNK: usize = 32;
+
 /// The document as requests see it without a cartridge: the rendered system message.
 ///
 /// # Errors
@@ -109,72 +137,12 @@ pub fn document_ids(model: &LanguageModel, text: &str) -> Result<Vec<u32>> {
         .encode_chat(&[ChatMessage::system(system)], &options)?)
 }
 
-/// Tokens of conversations whose queries matching looks at, as a share of the repeated text. Only the
-/// repeated text asks for everything that the text says; with many conversations beside it, keys that few
-/// of them ask for are lost (`docs/quickstart-notes.md` has the numbers).
-const TALK_SHARE: f64 = 0.1;
-
-/// Sequences whose queries matching looks at: the text once more, word for word, and some conversations,
-/// evenly spread over all.
-///
-/// # Errors
-/// If the model has no chat template.
-pub fn reference_queries(
-    model: &LanguageModel,
-    text: &str,
-    conversations: &[Conversation],
-) -> Result<Vec<Vec<u32>>> {
-    let markers = model.text.message_ids()?;
-    let turn = |question: &[u32], answer: &[u32]| {
-        let mut ids = markers.user.clone();
-        ids.extend_from_slice(question);
-        if !ids.ends_with(&markers.end) {
-            ids.extend_from_slice(&markers.end);
-        }
-        ids.extend_from_slice(&markers.extra_end);
-        ids.extend_from_slice(&markers.assistant);
-        ids.extend_from_slice(answer);
-        ids
-    };
-    let encode = |text: &str| model.text.encode(text, false);
-    let repeated = turn(
-        &encode("Repeat the information above word for word.")?,
-        &encode(text)?,
-    );
-    let limit = (TALK_SHARE * repeated.len() as f64) as usize;
-    // The pieces repeat the text as well, so they would add nothing.
-    let mut talks = Vec::new();
-    for conversation in conversations
-        .iter()
-        .filter(|c| c.metadata.kind != Some(ConversationKind::Verbatim))
-    {
-        if let [question, answer, ..] = conversation.messages.as_slice() {
-            let ids = |m: &cartridges_study::conversation::Message| match &m.token_ids {
-                Some(ids) => Ok(ids.clone()),
-                None => encode(&m.content),
-            };
-            talks.push(turn(&ids(question)?, &ids(answer)?));
-        }
-    }
-    let tokens: usize = talks.iter().map(Vec::len).sum();
-    let every = tokens.div_ceil(limit.max(1)).max(1);
-    let mut room = limit;
-    let mut sequences = vec![repeated];
-    for talk in talks.into_iter().skip(every / 2).step_by(every) {
-        if talk.len() <= room {
-            room -= talk.len();
-            sequences.push(talk);
-        }
-    }
-    Ok(sequences)
-}
-
 /// Makes the cartridge that training starts from.
 ///
 /// # Errors
 /// If a setting is out of range or the needed text or cartridge is missing.
 pub fn start(
-    model: &LanguageModel,
+    model: &Arc<LanguageModel>,
     args: &StartArgs,
     corpus: Option<&str>,
     conversations: &[Conversation],
@@ -182,7 +150,9 @@ pub fn start(
 ) -> Result<Start> {
     let decoder = &model.decoder;
     let need = || corpus.context("this way to start needs the text itself: give --corpus FILE");
-    let mut how = serde_json::json!({ "init": format!("{:?}", args.init).to_lowercase() });
+    let name = args.init.to_possible_value();
+    let name = name.as_ref().map_or("", |value| value.get_name());
+    let mut how = serde_json::json!({ "init": name, "frozen": args.frozen });
     let cartridge = match args.init {
         Init::Matching => {
             let text = need()?;
@@ -210,6 +180,34 @@ pub fn start(
             let slots = args.slots_for(document.len())?.min(document.len());
             first_tokens(decoder, &document[..slots], args.frozen)?
         }
+        Init::SampledChunks => {
+            let document = document_ids(model, need()?)?;
+            let slots = args.slots_for(document.len())?;
+            how["document_tokens"] = document.len().into();
+            how["chunk_tokens"] = SAMPLED_CHUNK.into();
+            how["seed"] = seed.into();
+            let ids = sampled_chunks(&document, slots, SAMPLED_CHUNK, seed);
+            first_tokens(decoder, &ids, args.frozen)?
+        }
+        Init::Summary => {
+            let text = need()?;
+            let length = document_ids(model, text)?.len();
+            let slots = args.slots_for(length)?;
+            let around = document_ids(model, "")?.len();
+            let summary = summarize(model, text, slots.saturating_sub(around).max(1))?;
+            let mut ids = document_ids(model, &summary.text)?;
+            if ids.len() < slots {
+                eprintln!(
+                    "the model's summary has {} tokens, so there are as many slots instead of {slots}",
+                    ids.len()
+                );
+            }
+            ids.truncate(slots);
+            how["document_tokens"] = length.into();
+            how["summary"] = summary.text.into();
+            how["chunks"] = summary.chunks.into();
+            first_tokens(decoder, &ids, args.frozen)?
+        }
         Init::Text => {
             let path = args.init_text.as_ref();
             let path = path.context("--init text needs --init-text FILE")?;
@@ -227,13 +225,20 @@ pub fn start(
             let slots = args.slots_for(ids.len())?;
             first_tokens(decoder, &truncate_chat_ids(&ids, slots, &end), args.frozen)?
         }
-        Init::Random => {
+        Init::RandomTokens | Init::Random => {
             let slots = match (args.slots, corpus) {
                 (None, Some(text)) => args.slots_for(document_ids(model, text)?.len())?,
-                (None, None) => bail!("--init random needs --tokens N or --corpus FILE"),
+                (None, None) => bail!("--init {name} needs --tokens N or --corpus FILE"),
                 (Some(_), _) => args.slots_for(0)?,
             };
-            random_vectors(decoder, slots, args.frozen, seed)?
+            how["seed"] = seed.into();
+            match args.init {
+                Init::Random => random_vectors(decoder, slots, args.frozen, seed)?,
+                _ => {
+                    let ordinary = ordinary_ids(&model.text, decoder.config().vocab_size);
+                    random_tokens(decoder, &ordinary, slots, args.frozen, seed)?
+                }
+            }
         }
         Init::Cartridge => {
             let path = args.init_cartridge.as_ref();

@@ -22,9 +22,7 @@ use super::recipe::Recipe;
 use super::{Corpus, shown};
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
-use crate::pipeline::{
-    Init, StartArgs, distill, document_ids, read_data, self_study_of_text, start,
-};
+use crate::pipeline::{StartArgs, distill, document_ids, read_data, self_study_of_text, start};
 use crate::progress::progress;
 use crate::provenance::{program, sha256, today};
 
@@ -158,13 +156,10 @@ impl Job<'_> {
         let (name, steps) = (wanted.name, wanted.steps);
         let begin = Instant::now();
         let args = StartArgs {
-            init: Init::Matching,
             slots: wanted.slots,
             ratio: wanted.ratio,
-            frozen: 1,
-            init_text: None,
-            init_cartridge: None,
             max_queries: self.recipe.max_queries,
+            ..StartArgs::default()
         };
         let text = Some(self.corpus.text.as_str());
         let seed = self.recipe.train.seed;

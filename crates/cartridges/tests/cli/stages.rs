@@ -15,12 +15,12 @@ const QUESTIONS: &str = r#"{"id": "lamp", "questions": [
     {"id": "q2", "question": "How many steps has the tower?", "answers": ["ninety-one", "91"]}]}"#;
 
 /// A model, a text about nothing else, and room for results.
-struct Place {
+pub(super) struct Place {
     home: TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = TempDir::new().unwrap();
         std::fs::create_dir(home.path().join("model")).unwrap();
         talking_model(&home.path().join("model"));
@@ -33,11 +33,11 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         text(&self.home.path().join(name)).to_owned()
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(super) fn write(&self, name: &str, content: &str) {
         std::fs::write(self.home.path().join(name), content).unwrap();
     }
 
@@ -54,12 +54,12 @@ impl Place {
         args
     }
 
-    fn works(&self, words: &str) -> String {
+    pub(super) fn works(&self, words: &str) -> String {
         let args = self.args(words);
         works(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn fails(&self, words: &str, names: &[&str]) {
+    pub(super) fn fails(&self, words: &str, names: &[&str]) {
         let args = self.args(words);
         fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), names);
     }
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-const SYNTHESIZE: &str =
+pub(super) const SYNTHESIZE: &str =
     "synthesize --corpus path:text.txt --out path:study --config path:study.toml --conversations 4";
 const TRAIN: &str = "train --data path:study/dataset.parquet --corpus path:text.txt --tokens 8 \
     --packed-seq-length 256 --out path:cartridge";
