@@ -15,6 +15,7 @@ mod packing;
 mod report;
 mod run;
 mod schedule;
+mod sieve;
 mod track;
 mod trainer;
 
@@ -32,6 +33,7 @@ pub use packing::{PackedRow, pack};
 pub use report::{Sizes, StepReport};
 pub use run::{Evaluation, Hooks, RunEnd, RunError, Score, held_out, train};
 pub use schedule::learning_rate;
+pub use sieve::Dropped;
 pub use track::{
     JsonLines, RunStart, TensorBoard, TrackError, Tracker, WandbOffline, open_trackers,
 };

@@ -1,5 +1,6 @@
 //! Conversations of several files in the shares that were asked for.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use cartridges_study::conversation::Conversation;
@@ -10,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::config::DataSource;
+use crate::sieve::{Dropped, sieve};
 
 /// Data that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +37,13 @@ pub struct Taken {
     pub path: PathBuf,
     /// Rows that were read, at most the source's limit.
     pub rows: usize,
+    /// Those of them that were left out.
+    pub dropped: Dropped,
     /// Conversations that came of them.
     pub conversations: usize,
 }
 
-/// Reads the sources in order. Of `n` rows with weight `w`, `round(w · n)` conversations are taken:
+/// Reads the sources in order and leaves out what they say. Of the `n` rows that are left, with weight `w`, `round(w · n)` conversations are taken:
 /// all of them as often as the whole part of `w` says, and a sample drawn by the seed for the rest.
 ///
 /// # Errors
@@ -50,16 +54,20 @@ pub fn read_mixture(
 ) -> Result<(Vec<Conversation>, Vec<Taken>), MixtureError> {
     let mut all = Vec::new();
     let mut taken = Vec::with_capacity(sources.len());
+    let mut seen = HashSet::new();
     for (i, source) in sources.iter().enumerate() {
         let limit = (source.limit > 0).then_some(source.limit);
         let rows = read_conversations(&source.path, limit).map_err(|error| MixtureError::Read {
             path: source.path.clone(),
             source: error,
         })?;
+        let read = rows.len();
+        let (rows, dropped) = sieve(rows, source, &mut seen);
         let chosen = choose(rows.len(), source.weight, seed.wrapping_add(i as u64));
         taken.push(Taken {
             path: source.path.clone(),
-            rows: rows.len(),
+            rows: read,
+            dropped,
             conversations: chosen.len(),
         });
         match chosen.len() == rows.len() {

@@ -101,6 +101,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 mod chat;
 #[path = "cli/convert.rs"]
 mod convert;
+#[path = "cli/data.rs"]
+mod data;
 #[path = "cli/eval.rs"]
 mod eval;
 #[path = "cli/logits.rs"]
@@ -210,7 +212,7 @@ fn paths_that_are_not_there_are_named() {
 fn inspect_knows_what_things_are() {
     let data = fixture("reference_conversations.parquet");
     let shown = works(&["inspect", text(&data)]);
-    for part in ["rows", "targets", "tokens per", "sample 1"] {
+    for part in ["rows", "targets", "tokens per", "sample: row 0"] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");
     }
     let json: Value = serde_json::from_str(&works(&["inspect", text(&data), "--json"])).unwrap();

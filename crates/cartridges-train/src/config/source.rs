@@ -18,6 +18,14 @@ pub struct DataSource {
     pub weight: f64,
     /// Only the first so many rows are used; 0 means all (default 0).
     pub limit: usize,
+    /// Of these, rows are left out whose messages say the same as an earlier row's, in this file or in
+    /// one before it (default false).
+    pub drop_duplicates: bool,
+    /// Rows without an answer, or with one that says nothing, are left out (default false).
+    pub drop_empty: bool,
+    /// Rows with an answer that ended at the limit of its length are left out. Files that do not say how
+    /// answers ended, such as the reference's, lose none (default false).
+    pub drop_cut_off: bool,
 }
 
 impl DataSource {
@@ -27,6 +35,9 @@ impl DataSource {
             path: path.into(),
             weight: 1.0,
             limit: 0,
+            drop_duplicates: false,
+            drop_empty: false,
+            drop_cut_off: false,
         }
     }
 }
@@ -39,6 +50,12 @@ struct Table {
     weight: f64,
     #[serde(default)]
     limit: usize,
+    #[serde(default)]
+    drop_duplicates: bool,
+    #[serde(default)]
+    drop_empty: bool,
+    #[serde(default)]
+    drop_cut_off: bool,
 }
 
 fn whole() -> f64 {
@@ -53,7 +70,7 @@ impl<'de> Deserialize<'de> for DataSource {
             type Value = DataSource;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path, or a table with path, weight and limit")
+                f.write_str("a path, or a table with path, weight, limit and what is dropped")
             }
 
             fn visit_str<E>(self, path: &str) -> Result<DataSource, E> {
@@ -66,6 +83,9 @@ impl<'de> Deserialize<'de> for DataSource {
                     path: table.path,
                     weight: table.weight,
                     limit: table.limit,
+                    drop_duplicates: table.drop_duplicates,
+                    drop_empty: table.drop_empty,
+                    drop_cut_off: table.drop_cut_off,
                 })
             }
         }

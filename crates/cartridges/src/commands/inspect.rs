@@ -1,17 +1,22 @@
 //! `cartridges inspect`: what a file or folder holds.
 
 mod cartridge;
+mod colour;
 mod conversations;
 mod model;
+mod page;
+mod samples;
 mod synthesis;
 pub(crate) mod table;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use cartridges_model::atomic_file::write_bytes;
 use cartridges_model::hub::{ModelRef, ResolveOptions, find_card, resolve};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use samples::Tokens;
 use serde_json::Value;
 
 use crate::opening::RuntimeArgs;
@@ -26,7 +31,8 @@ Examples:
   cartridges inspect cartridges/handbook    a cartridge: size, origin, norms
   cartridges inspect runs/handbook          a synthesis run: plan, counts, samples
   cartridges inspect model.gguf             a model: shapes, formats, tokenizer
-  cartridges inspect runs/handbook/dataset.parquet --json"
+  cartridges inspect runs/handbook/dataset.parquet --json
+  cartridges inspect runs/handbook/dataset.parquet --model smollm2-135m --html page.html"
 )]
 pub struct InspectArgs {
     /// A cartridge folder or .pt file, conversations (.parquet), a synthesis run's folder, a .gguf
@@ -36,6 +42,67 @@ pub struct InspectArgs {
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
+    /// Conversations that are shown, spread over the data set.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    samples: usize,
+    /// The model whose tokens the conversations are made of: their probabilities are shown with it.
+    /// Without it, the model that the run's folder names, if it is on this machine.
+    #[arg(long, short, value_name = "MODEL")]
+    model: Option<String>,
+    /// Whether probabilities are shown by colour. `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+    /// Conversations: also write what is shown as one page that needs no other file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colour {
+    fn is_wanted(self) -> bool {
+        let allowed = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => io::stdout().is_terminal() && allowed(),
+        }
+    }
+}
+
+/// How conversations are shown.
+struct View {
+    samples: usize,
+    model: Option<String>,
+    colour: bool,
+}
+
+impl View {
+    /// The tokenizer of the model that was named, or of the one that the data's folder names.
+    ///
+    /// # Errors
+    /// If the model that was named cannot be had.
+    fn tokens(&self, data: &Path) -> Result<Option<Tokens>> {
+        let open = |name: &str| -> Result<Tokens> {
+            let options = ResolveOptions {
+                offline: true,
+                ..ResolveOptions::from_env()
+            };
+            let files = resolve(&ModelRef::parse(name)?, &options)?;
+            Ok(Tokens::new(model::text(files.path.as_path())?))
+        };
+        match &self.model {
+            Some(name) => open(name).map(Some),
+            // Only a guess: where it does not work out, the text is shown without probabilities.
+            None => Ok(synthesis::model_of(data).and_then(|name| open(&name).ok())),
+        }
+    }
 }
 
 /// What is shown of something.
@@ -44,6 +111,8 @@ struct Findings {
     json: Value,
     /// For people.
     text: String,
+    /// For a browser, where there is such a form.
+    html: Option<String>,
 }
 
 /// Runs the command.
@@ -51,7 +120,20 @@ struct Findings {
 /// # Errors
 /// If the path is not there, is nothing that is known, or is damaged.
 pub fn run(args: InspectArgs, _runtime: &RuntimeArgs) -> Result<()> {
-    let findings = findings(&located(&args.path)?)?;
+    let view = View {
+        samples: args.samples,
+        model: args.model,
+        colour: args.color.is_wanted(),
+    };
+    let findings = findings(&located(&args.path)?, &view)?;
+    if let Some(file) = &args.html {
+        let page = findings
+            .html
+            .as_ref()
+            .with_context(|| format!("{}: --html shows conversations only", args.path.display()))?;
+        write_bytes(file, page.as_bytes())?;
+        eprintln!("page     {}", file.display());
+    }
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{:#}", findings.json)?,
@@ -79,14 +161,16 @@ fn located(path: &Path) -> Result<PathBuf> {
     bail!("{} does not exist", path.display())
 }
 
-fn findings(path: &Path) -> Result<Findings> {
+fn findings(path: &Path, view: &View) -> Result<Findings> {
     if path.is_dir() {
         let has = |name: &str| path.join(name).is_file();
         return match () {
             () if has("cartridge.json") => cartridge::folder(path),
-            () if has("plan.json") => synthesis::run_folder(path),
+            () if has("plan.json") => synthesis::run_folder(path, view),
             () if has("config.json") => model::model(path),
-            () if has("dataset.parquet") => conversations::file(&path.join("dataset.parquet")),
+            () if has("dataset.parquet") => {
+                conversations::file(&path.join("dataset.parquet"), view)
+            }
             () => bail!(
                 "{}: not a cartridge (cartridge.json), a synthesis run (plan.json) or a model \
                  (config.json)",
@@ -105,7 +189,7 @@ fn findings(path: &Path) -> Result<Findings> {
     match (name, extension) {
         ("cartridge.json" | "cartridge.safetensors", _) => cartridge::folder(path),
         (_, "pt") => cartridge::torch_file(path),
-        (_, "parquet") => conversations::file(path),
+        (_, "parquet") => conversations::file(path, view),
         (_, "gguf") => model::model(path),
         _ => bail!(
             "{}: unknown kind of file; expected .pt, .parquet, .gguf, or a folder",

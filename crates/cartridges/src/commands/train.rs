@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
 use cartridges_train::{
-    DataSource, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
+    DataSource, Dropped, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
 };
 use clap::Args;
 use serde::Deserialize;
@@ -27,6 +27,15 @@ pub struct TrainArgs {
     /// over.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
+    /// Leave out conversations that say the same as an earlier one.
+    #[arg(long)]
+    drop_duplicates: bool,
+    /// Leave out conversations with an empty answer.
+    #[arg(long)]
+    drop_empty: bool,
+    /// Leave out conversations with an answer that ended at the limit of its length.
+    #[arg(long)]
+    drop_cut_off: bool,
     /// The text the conversations are about; needed by --init matching, first, sampled-chunks and
     /// summary.
     #[arg(long, value_name = "FILE")]
@@ -78,6 +87,11 @@ impl TrainArgs {
         if !self.data.is_empty() {
             config.data = self.data.iter().map(DataSource::new).collect();
         }
+        for source in &mut config.data {
+            source.drop_duplicates |= self.drop_duplicates;
+            source.drop_empty |= self.drop_empty;
+            source.drop_cut_off |= self.drop_cut_off;
+        }
         if config.data.is_empty() {
             bail!("there is nothing to train on: give --data FILE, or `data` in --config");
         }
@@ -126,8 +140,14 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     writable_folder(&args.out)?;
     let (conversations, taken) = read_mixture(&config.data, config.seed)?;
     for source in taken.iter().filter(|s| s.rows != s.conversations) {
+        let Dropped {
+            empty,
+            cut_off,
+            duplicates,
+        } = source.dropped;
         eprintln!(
-            "{} conversations from the {} of {}",
+            "{} conversations from the {} of {} (left out: {duplicates} duplicates, {empty} with an \
+             empty answer, {cut_off} with one cut off)",
             source.conversations,
             source.rows,
             source.path.display()
@@ -147,6 +167,7 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
         "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
         "start": begun.how,
         "training": done.how,
+        "data": taken,
     });
     save(
         &args.out,

@@ -16,7 +16,7 @@ const QUESTIONS: &str = r#"{"id": "lamp", "questions": [
 
 /// A model, a text about nothing else, and room for results.
 pub(super) struct Place {
-    home: TempDir,
+    pub(super) home: TempDir,
 }
 
 impl Place {
@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// `command --model ... ` with `path:NAME` standing for a file of this place.
-    fn args(&self, words: &str) -> Vec<String> {
+    pub(super) fn args(&self, words: &str) -> Vec<String> {
         let mut args: Vec<String> = words
             .split_whitespace()
             .map(|word| match word.strip_prefix("path:") {
@@ -64,7 +64,7 @@ impl Place {
         fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), names);
     }
 
-    fn start(&self, words: &str) -> Child {
+    pub(super) fn start(&self, words: &str) -> Child {
         program(&self.home)
             .args(self.args(words))
             .stdout(Stdio::piped())
@@ -76,7 +76,7 @@ impl Place {
 
 pub(super) const SYNTHESIZE: &str =
     "synthesize --corpus path:text.txt --out path:study --config path:study.toml --conversations 4";
-const TRAIN: &str = "train --data path:study/dataset.parquet --corpus path:text.txt --tokens 8 \
+pub(super) const TRAIN: &str = "train --data path:study/dataset.parquet --corpus path:text.txt --tokens 8 \
     --packed-seq-length 256 --out path:cartridge";
 
 #[test]
@@ -248,7 +248,11 @@ fn a_full_disk_is_an_error_and_what_was_there_stays() {
 
 /// Waits until `ready`, then sends the signal; gives the end of stderr.
 #[cfg(unix)]
-fn signal_when(mut child: Child, signal: &str, ready: impl Fn() -> bool) -> (Option<i32>, String) {
+pub(super) fn signal_when(
+    mut child: Child,
+    signal: &str,
+    ready: impl Fn() -> bool,
+) -> (Option<i32>, String) {
     let begin = Instant::now();
     while !ready() {
         assert!(
@@ -273,7 +277,7 @@ fn signal_when(mut child: Child, signal: &str, ready: impl Fn() -> bool) -> (Opt
     (output.status.code(), utf8(&output.stderr))
 }
 
-fn lines(path: &str) -> usize {
+pub(super) fn lines(path: &str) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 

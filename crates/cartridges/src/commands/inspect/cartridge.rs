@@ -33,7 +33,11 @@ pub(super) fn folder(path: &Path) -> Result<Findings> {
         "shape": shape_json(&host),
         "norms": norms_json(&host),
     });
-    Ok(Findings { json, text })
+    Ok(Findings {
+        json,
+        text,
+        html: None,
+    })
 }
 
 /// A cartridge of the reference system.
@@ -56,7 +60,11 @@ pub(super) fn torch_file(path: &Path) -> Result<Findings> {
         "shape": shape_json(&host),
         "norms": norms_json(&host),
     });
-    Ok(Findings { json, text })
+    Ok(Findings {
+        json,
+        text,
+        html: None,
+    })
 }
 
 fn shape_fields(host: &HostCartridge) -> Vec<(&'static str, String)> {

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::ConversationReader;
 use serde::Serialize;
 
-use super::Findings;
+use super::samples::{Sample, Tokens};
 use super::table::{beginning, fields, table};
-
-/// Conversations that are shown.
-const SAMPLES: usize = 2;
+use super::{Findings, View, colour, page};
 
 /// Least, middle and largest of some numbers.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -36,22 +33,9 @@ impl Spread {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct SampleMessage {
-    role: &'static str,
-    content: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Sample {
-    seed_prompt: String,
-    system_prompt: String,
-    messages: Vec<SampleMessage>,
-}
-
 /// All that is shown of a data set.
-#[derive(Debug, Serialize)]
-struct DataSet {
+#[derive(Debug, Default, Serialize)]
+pub(super) struct DataSet {
     rows: usize,
     messages: usize,
     tokens: usize,
@@ -64,44 +48,47 @@ struct DataSet {
     seed_types: BTreeMap<String, usize>,
     resources: BTreeMap<String, usize>,
     finish_reasons: BTreeMap<String, usize>,
-    samples: Vec<Sample>,
+    pub(super) samples: Vec<Sample>,
 }
 
 /// A parquet file of conversations.
-pub(super) fn file(path: &Path) -> Result<Findings> {
-    let data = read(path)?;
+pub(super) fn file(path: &Path, view: &View) -> Result<Findings> {
+    let tokens = view.tokens(path)?;
+    let data = read(path, view.samples, tokens.as_ref())?;
     let text = format!(
         "{}{}",
         fields(&[("conversations", path.display().to_string())]),
-        show(&data)
+        show(&data, view.colour, tokens.is_some())
     );
+    let html = page::page(&path.display().to_string(), &data);
     let mut json = serde_json::to_value(&data)?;
     if let Some(object) = json.as_object_mut() {
         object.insert("kind".to_owned(), "conversations".into());
         object.insert("path".to_owned(), path.display().to_string().into());
     }
-    Ok(Findings { json, text })
+    Ok(Findings {
+        json,
+        text,
+        html: Some(html),
+    })
 }
 
-fn read(path: &Path) -> Result<DataSet> {
-    let mut data = DataSet {
-        rows: 0,
-        messages: 0,
-        tokens: 0,
-        tokens_per_conversation: Spread::default(),
-        tokens_per_message: BTreeMap::new(),
-        target_entries: 0,
-        target_positions: 0,
-        kinds: BTreeMap::new(),
-        seed_types: BTreeMap::new(),
-        resources: BTreeMap::new(),
-        finish_reasons: BTreeMap::new(),
-        samples: Vec::new(),
-    };
+fn read(path: &Path, samples: usize, tokens: Option<&Tokens>) -> Result<DataSet> {
+    let mut data = DataSet::default();
+    let reader = ConversationReader::open(path)?;
+    // Spread over the whole file: its beginning is often of one kind.
+    let rows = reader.num_rows();
+    let wanted: Vec<usize> = (0..samples.min(rows))
+        .map(|i| i * rows / samples.min(rows))
+        .collect();
     let mut lengths = Vec::new();
     let mut by_role: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
-    for conversation in ConversationReader::open(path)? {
+    for conversation in reader {
         let conversation = conversation?;
+        if wanted.get(data.samples.len()) == Some(&data.rows) {
+            data.samples
+                .push(Sample::of(data.rows, &conversation, tokens)?);
+        }
         data.rows += 1;
         lengths.push(conversation.num_tokens());
         for message in &conversation.messages {
@@ -132,9 +119,6 @@ fn read(path: &Path) -> Result<DataSet> {
         for reason in about.finish_reasons.iter().flatten() {
             *data.finish_reasons.entry(reason.clone()).or_default() += 1;
         }
-        if data.samples.len() < SAMPLES {
-            data.samples.push(sample(&conversation));
-        }
     }
     data.tokens_per_conversation = Spread::of(lengths);
     data.tokens_per_message = by_role
@@ -144,75 +128,74 @@ fn read(path: &Path) -> Result<DataSet> {
     Ok(data)
 }
 
-fn sample(conversation: &Conversation) -> Sample {
-    Sample {
-        seed_prompt: beginning(&conversation.metadata.seed_prompt, 200),
-        system_prompt: beginning(&conversation.system_prompt, 200),
-        messages: conversation
-            .messages
-            .iter()
-            .map(|message| SampleMessage {
-                role: message.role.as_str(),
-                content: beginning(&message.content, 400),
-            })
-            .collect(),
+impl DataSet {
+    /// What it holds in all, by name.
+    pub(super) fn totals(&self) -> Vec<(&'static str, String)> {
+        let per_position = self.target_entries as f64 / self.target_positions.max(1) as f64;
+        let targets = match self.target_entries {
+            0 => "none (the tokens themselves are the targets)".to_owned(),
+            entries => format!(
+                "{entries} at {} positions, {per_position:.1} each",
+                self.target_positions
+            ),
+        };
+        vec![
+            ("rows         ", self.rows.to_string()),
+            ("messages", self.messages.to_string()),
+            ("tokens", self.tokens.to_string()),
+            ("targets", targets),
+        ]
+    }
+
+    /// Least, middle and largest number of tokens of a conversation and of each speaker's messages.
+    pub(super) fn lengths(&self) -> Vec<Vec<String>> {
+        let spread = |name: &str, s: &Spread| {
+            let mut row = vec![name.to_owned()];
+            row.extend([s.min, s.median, s.max].map(|n| n.to_string()));
+            row
+        };
+        std::iter::once(spread("conversation", &self.tokens_per_conversation))
+            .chain(
+                self.tokens_per_message
+                    .iter()
+                    .map(|(role, s)| spread(role, s)),
+            )
+            .collect()
+    }
+
+    /// How often there is what, by what is counted.
+    pub(super) fn counts(&self) -> Vec<(&'static str, Vec<Vec<String>>)> {
+        [
+            ("kind", &self.kinds),
+            ("seed type", &self.seed_types),
+            ("text", &self.resources),
+            ("messages ended by", &self.finish_reasons),
+        ]
+        .into_iter()
+        .filter(|(_, counts)| !counts.is_empty())
+        .map(|(what, counts)| {
+            let rows = counts.iter();
+            let rows = rows.map(|(name, n)| vec![beginning(name, 60), n.to_string()]);
+            (what, rows.collect())
+        })
+        .collect()
     }
 }
 
-fn show(data: &DataSet) -> String {
-    let per_position = data.target_entries as f64 / data.target_positions.max(1) as f64;
-    let mut text = fields(&[
-        ("rows         ", data.rows.to_string()),
-        ("messages", data.messages.to_string()),
-        ("tokens", data.tokens.to_string()),
-        (
-            "targets",
-            match data.target_entries {
-                0 => "none (the tokens themselves are the targets)".to_owned(),
-                entries => format!(
-                    "{entries} at {} positions, {per_position:.1} each",
-                    data.target_positions
-                ),
-            },
-        ),
-    ]);
-    let spread = |name: &str, s: &Spread| {
-        let mut row = vec![name.to_owned()];
-        row.extend([s.min, s.median, s.max].map(|n| n.to_string()));
-        row
-    };
-    let mut rows = vec![spread("conversation", &data.tokens_per_conversation)];
-    rows.extend(
-        data.tokens_per_message
-            .iter()
-            .map(|(role, s)| spread(role, s)),
-    );
-    text += &format!(
-        "\n{}",
-        table(&["tokens per", "min", "median", "max"], &rows)
-    );
-    for (what, counts) in [
-        ("kind", &data.kinds),
-        ("seed type", &data.seed_types),
-        ("text", &data.resources),
-        ("messages ended by", &data.finish_reasons),
-    ] {
-        if counts.is_empty() {
-            continue;
-        }
-        let rows: Vec<Vec<String>> = counts
-            .iter()
-            .map(|(name, n)| vec![beginning(name, 60), n.to_string()])
-            .collect();
+/// Heads of the table of lengths.
+pub(super) const LENGTHS: [&str; 4] = ["tokens per", "min", "median", "max"];
+
+fn show(data: &DataSet, coloured: bool, with_tokens: bool) -> String {
+    let mut text = fields(&data.totals());
+    text += &format!("\n{}", table(&LENGTHS, &data.lengths()));
+    for (what, rows) in data.counts() {
         text += &format!("\n{}", table(&[what, "count"], &rows));
     }
-    for (index, sample) in data.samples.iter().enumerate() {
-        text += &format!("\nsample {}\n", index + 1);
-        let mut lines = vec![("seed", sample.seed_prompt.clone())];
-        lines.push(("system", sample.system_prompt.clone()));
-        lines.extend(sample.messages.iter().map(|m| (m.role, m.content.clone())));
-        lines.retain(|(_, content)| !content.is_empty());
-        text += &fields(&lines);
+    if coloured && with_tokens {
+        text += &format!("\n{}\n", colour::legend());
+    }
+    for sample in &data.samples {
+        text += &colour::sample(sample, coloured);
     }
     text
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cartridges_model::decoder::ModelConfig;
 use cartridges_model::text::ChatTokenizer;
 use cartridges_model::weights::Weights;
@@ -137,7 +137,22 @@ pub(super) fn model(path: &Path) -> Result<Findings> {
         "dtypes": formats,
         "tokenizer": tokenizer_json,
     });
-    Ok(Findings { json, text })
+    Ok(Findings {
+        json,
+        text,
+        html: None,
+    })
+}
+
+/// The tokenizer alone of a model folder or a GGUF file.
+pub(super) fn text(path: &Path) -> Result<ChatTokenizer> {
+    if path.is_dir() {
+        return Ok(ChatTokenizer::from_folder(path)?);
+    }
+    match Weights::open(path)?.tokenizer_parts() {
+        Some(parts) => Ok(ChatTokenizer::from_gguf(&parts?)?),
+        None => bail!("{}: no tokenizer in it", path.display()),
+    }
 }
 
 /// The tokenizer; none if there is no file for it, a message if it is of a kind not read here.

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::table::{beginning, fields};
-use super::{Findings, conversations};
+use super::{Findings, View, conversations};
 
 /// Far more than any real plan or report.
 const LARGEST_JSON: u64 = 256 << 20;
 
 /// The folder of a synthesis run, finished or not.
-pub(super) fn run_folder(folder: &Path) -> Result<Findings> {
+pub(super) fn run_folder(folder: &Path, view: &View) -> Result<Findings> {
     let plan = read_json(&folder.join("plan.json"))?;
     let report_path = folder.join("report.json");
     let report = match report_path.is_file() {
@@ -21,7 +21,7 @@ pub(super) fn run_folder(folder: &Path) -> Result<Findings> {
     };
     let dataset = folder.join("dataset.parquet");
     let dataset = match dataset.is_file() {
-        true => Some(conversations::file(&dataset)?),
+        true => Some(conversations::file(&dataset, view)?),
         false => None,
     };
 
@@ -80,9 +80,19 @@ pub(super) fn run_folder(folder: &Path) -> Result<Findings> {
         "path": folder,
         "plan": plan,
         "report": report,
-        "dataset": dataset.map(|d| d.json),
+        "dataset": dataset.as_ref().map(|d| &d.json),
     });
-    Ok(Findings { json, text })
+    Ok(Findings {
+        json,
+        text,
+        html: dataset.and_then(|d| d.html),
+    })
+}
+
+/// The model that the run around a data set was made with, if its plan says so.
+pub(super) fn model_of(dataset: &Path) -> Option<String> {
+    let plan = read_json(&dataset.parent()?.join("plan.json")).ok()?;
+    Some(plan.get("model")?.as_str()?.to_owned())
 }
 
 /// `3 (2 empty, 1 too long)`.

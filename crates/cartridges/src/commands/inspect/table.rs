@@ -60,11 +60,28 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// The beginning of a text on one line, at most `limit` characters.
 pub(crate) fn beginning(text: &str, limit: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = visible(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     match line.char_indices().nth(limit) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
+}
+
+/// The text without what would steer a terminal or turn the order of writing: such characters are shown
+/// by their code. Line breaks and tabs stay.
+pub(crate) fn visible(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match steers(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -89,5 +106,14 @@ mod tests {
         assert_eq!(bytes(3 << 30), "3.0 GiB");
         assert_eq!(beginning("a  b\nc", 9), "a b c");
         assert_eq!(beginning("äöü", 2), "äö…");
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(
+            visible("a\u{1b}[2J\tb\n\u{202e}"),
+            "a\\u{1b}[2J\tb\n\\u{202e}"
+        );
+        assert_eq!(beginning("\u{7}x", 9), "\\u{7}x");
     }
 }
