@@ -22,7 +22,7 @@ pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
 pub use error::EvalError;
 pub use matching::{answer_occurs, normalised_words};
-pub use measure::{MeasureOptions, measure};
+pub use measure::{GeneratedAnswer, MeasureOptions, generate_answers, measure};
 pub use measurement::{CandidateRecord, ConditionKind, Measurement, QuestionRecord};
 pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};

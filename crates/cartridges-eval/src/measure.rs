@@ -63,13 +63,7 @@ pub fn measure(
     let list = &questions.questions;
     let total = list.len() * (1 + usize::from(options.generate));
     progress(0, total);
-    let prompts: Vec<Vec<u32>> = list
-        .iter()
-        .map(|q| {
-            let asked = format!("{} {}", q.question, options.instruction);
-            condition.prompt(&model.text, &[ChatMessage::user(asked.trim_end())])
-        })
-        .collect::<Result<_, _>>()?;
+    let prompts = prompts(&model, condition, questions, options)?;
     let choices = candidates(questions, options.seed);
 
     let work: Vec<(&Question, &Candidates, &[u32])> = list
@@ -87,29 +81,14 @@ pub fn measure(
     let scored = Instant::now();
 
     if options.generate {
-        let requests: Vec<GenerateRequest> = prompts
-            .iter()
-            .map(|prompt| GenerateRequest {
-                cartridges: condition.cartridges.clone(),
-                adapters: condition.adapters.clone(),
-                stop: StopRules {
-                    ids: model.text.stop_ids(),
-                    strings: Vec::new(),
-                },
-                ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
-            })
-            .collect();
         let mut done = records.len();
-        let completions = engine.generate(&requests, &mut |event| {
-            if matches!(event, Event::Finished { .. }) {
-                done += 1;
-                progress(done, total);
-            }
-            Flow::Continue
+        let answers = generate_answers(engine, condition, questions, options, &mut || {
+            done += 1;
+            progress(done, total);
         })?;
-        for ((record, question), completion) in records.iter_mut().zip(list).zip(completions) {
-            record.generated_correct = Some(answer_occurs(&completion.text, &question.answers));
-            record.generated = Some(completion.text);
+        for (record, answer) in records.iter_mut().zip(answers) {
+            record.generated_correct = Some(answer.correct);
+            record.generated = Some(answer.text);
         }
     }
     let generated = Instant::now();
@@ -130,6 +109,80 @@ pub fn measure(
         seconds: begin.elapsed().as_secs_f64(),
     };
     Ok(Measurement::summarise(about, records, options.seed))
+}
+
+/// What the model answered by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedAnswer {
+    /// Its words.
+    pub text: String,
+    /// Tokens of the prompt, without cartridge slots.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub tokens: usize,
+    /// Whether an accepted answer occurs in it.
+    pub correct: bool,
+}
+
+/// Lets the model answer all questions greedily, in the list's order, without scoring candidates.
+/// `on_answer` is called after each.
+///
+/// # Errors
+/// As [`measure`].
+pub fn generate_answers(
+    engine: &mut Engine,
+    condition: &Condition,
+    questions: &QuestionList,
+    options: &MeasureOptions,
+    on_answer: &mut dyn FnMut(),
+) -> Result<Vec<GeneratedAnswer>, EvalError> {
+    let model = Arc::clone(engine.model());
+    let prompts = prompts(&model, condition, questions, options)?;
+    let requests: Vec<GenerateRequest> = prompts
+        .iter()
+        .map(|prompt| GenerateRequest {
+            cartridges: condition.cartridges.clone(),
+            adapters: condition.adapters.clone(),
+            stop: StopRules {
+                ids: model.text.stop_ids(),
+                strings: Vec::new(),
+            },
+            ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
+        })
+        .collect();
+    let completions = engine.generate(&requests, &mut |event| {
+        if matches!(event, Event::Finished { .. }) {
+            on_answer();
+        }
+        Flow::Continue
+    })?;
+    let answers = completions
+        .into_iter()
+        .zip(&questions.questions)
+        .zip(prompts);
+    Ok(answers
+        .map(|((completion, question), prompt)| GeneratedAnswer {
+            prompt_tokens: prompt.len(),
+            tokens: completion.token_ids.len(),
+            correct: answer_occurs(&completion.text, &question.answers),
+            text: completion.text,
+        })
+        .collect())
+}
+
+/// The questions' prompts.
+fn prompts(
+    model: &LanguageModel,
+    condition: &Condition,
+    questions: &QuestionList,
+    options: &MeasureOptions,
+) -> Result<Vec<Vec<u32>>, EvalError> {
+    let prompt = |question: &Question| {
+        let asked = format!("{} {}", question.question, options.instruction);
+        let messages = [ChatMessage::user(asked.trim_end())];
+        Ok(condition.prompt(&model.text, &messages)?)
+    };
+    questions.questions.iter().map(prompt).collect()
 }
 
 /// Scores all candidates of some questions in one call.

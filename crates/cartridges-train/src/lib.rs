@@ -22,19 +22,19 @@ mod trainer;
 pub use adam::Adam;
 pub use checkpoint::CheckpointError;
 pub use config::{
-    DataSource, LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind,
-    TrainConfig, TrainConfigError, TrainOn, WandbConfig,
+    BestBy, DataSource, EvalQuestions, LossPer, Optimizer, Packing, QuestionKind, Recompute,
+    Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig,
 };
 pub use example::{Example, ExampleError, Target, examples};
 pub use gradient::{Gradient, row_gradient, row_loss};
 pub use mixture::{MixtureError, Taken, read_mixture};
-pub use numbered::numbered_checkpoint;
+pub use numbered::{CHECKPOINT, numbered_checkpoint};
 pub use packing::{PackedRow, pack};
 pub use report::{Sizes, StepReport};
 pub use run::{Evaluation, Hooks, RunEnd, RunError, Score, held_out, train};
 pub use schedule::learning_rate;
 pub use sieve::Dropped;
 pub use track::{
-    JsonLines, RunStart, TensorBoard, TrackError, Tracker, WandbOffline, open_trackers,
+    JsonLines, RunStart, Table, TensorBoard, TrackError, Tracker, WandbOffline, open_trackers,
 };
 pub use trainer::{TrainError, Trainer};

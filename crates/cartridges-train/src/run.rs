@@ -13,7 +13,7 @@ use crate::gradient::row_loss;
 use crate::numbered::{CHECKPOINT, keep_numbered};
 use crate::packing::PackedRow;
 use crate::report::StepReport;
-use crate::track::{RunStart, TrackError, Tracker};
+use crate::track::{RunStart, Table, TrackError, Tracker};
 use crate::trainer::{TrainError, Trainer};
 
 /// A run that failed.
@@ -49,7 +49,10 @@ pub enum RunError {
         score: f64,
     },
     /// `eval_every` is set, but nothing gives scores.
-    #[error("training: eval_every is {0}, but there is nothing to score with (give eval_data)")]
+    #[error(
+        "training: eval_every is {0}, but there is nothing to score with (give eval_data or \
+         eval_questions)"
+    )]
     NoScore(usize),
 }
 
@@ -71,10 +74,13 @@ pub struct Evaluation {
     pub score: f64,
     /// What is logged besides, by name.
     pub scalars: Vec<(String, f64)>,
+    /// Tables that are logged besides, such as answers beside what was expected.
+    pub tables: Vec<Table>,
 }
 
-/// Scores the cartridge as it would be saved.
-pub type Score<'a> = dyn FnMut(&Cartridge) -> Result<Evaluation, Box<dyn Error + Send + Sync>> + 'a;
+/// Scores the cartridge as it would be saved; gets it and the steps done.
+pub type Score<'a> =
+    dyn FnMut(&Cartridge, usize) -> Result<Evaluation, Box<dyn Error + Send + Sync>> + 'a;
 
 /// Who looks on during a run.
 pub struct Hooks<'a> {
@@ -92,8 +98,8 @@ pub fn held_out<'a>(
     decoder: &'a Decoder,
     rows: &'a [PackedRow],
     name: &'a str,
-) -> impl FnMut(&Cartridge) -> Result<Evaluation, Box<dyn Error + Send + Sync>> + 'a {
-    move |cartridge| {
+) -> impl FnMut(&Cartridge, usize) -> Result<Evaluation, Box<dyn Error + Send + Sync>> + 'a {
+    move |cartridge, _| {
         let positions: f64 = rows.iter().map(|row| row.positions).sum();
         let losses = rows.iter().map(|row| row_loss(decoder, cartridge, row));
         let loss = losses.sum::<f64>() / positions;
@@ -103,6 +109,7 @@ pub fn held_out<'a>(
                 (format!("eval_{name}/loss"), loss),
                 (format!("eval_{name}/perplexity"), loss.exp()),
             ],
+            tables: Vec::new(),
         })
     }
 }
@@ -218,8 +225,8 @@ impl Run<'_, '_, '_> {
         let Some(score) = &mut self.hooks.score else {
             return Ok(());
         };
-        let found =
-            score(&self.trainer.evaluated()).map_err(|source| RunError::Score { step, source })?;
+        let found = score(&self.trainer.evaluated(), step)
+            .map_err(|source| RunError::Score { step, source })?;
         if !found.score.is_finite() {
             let score = found.score;
             return Err(RunError::NotANumber { step, score });
@@ -232,6 +239,9 @@ impl Run<'_, '_, '_> {
             .collect();
         for tracker in &mut self.hooks.trackers {
             tracker.scalars(step, &all)?;
+            for table in &found.tables {
+                tracker.table(step, table)?;
+            }
         }
         Ok(())
     }

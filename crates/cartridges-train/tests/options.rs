@@ -226,10 +226,11 @@ fn run(
 ) -> (RunEnd, Vec<String>) {
     let told = Told::default();
     let stop = AtomicBool::new(false);
-    let mut score = |_: &Cartridge| {
+    let mut score = |_: &Cartridge, _: usize| {
         Ok(Evaluation {
             score: scores.remove(0),
             scalars: Vec::new(),
+            tables: Vec::new(),
         })
     };
     let hooks = Hooks {
@@ -325,7 +326,7 @@ fn held_out_loss_is_the_mean_over_positions() {
         .iter()
         .map(|row| row_loss(&decoder, &cartridge, row))
         .sum();
-    let found = held_out(&decoder, &rows, "data")(&cartridge).unwrap();
+    let found = held_out(&decoder, &rows, "data")(&cartridge, 0).unwrap();
     assert!((found.score + sum / 9.0).abs() < 1e-12);
     let names: Vec<&str> = found
         .scalars

@@ -154,7 +154,18 @@ fn report(step: usize) -> StepReport {
     }
 }
 
-/// A run of two steps, an evaluation and an answer.
+fn answers() -> Table {
+    Table {
+        name: "generate_x/table".to_owned(),
+        columns: vec!["pred".to_owned(), "score".to_owned()],
+        rows: vec![
+            vec![json!("Edda|Falk"), json!(true)],
+            vec![json!("a\nb"), json!(false)],
+        ],
+    }
+}
+
+/// A run of two steps, an evaluation, an answer and a table.
 fn track(tracker: &mut dyn Tracker, from: usize) {
     let settings = json!({ "lr": 1e-3, "data": ["a", "b"] });
     let sizes = Sizes {
@@ -173,6 +184,7 @@ fn track(tracker: &mut dyn Tracker, from: usize) {
     let scores = [("eval/score", -1.25), ("eval_x/perplexity", f64::INFINITY)];
     tracker.scalars(from + 2, &scores).unwrap();
     tracker.text(from + 2, "answer", "Edda Falk").unwrap();
+    tracker.table(from + 2, &answers()).unwrap();
     tracker.end().unwrap();
 }
 
@@ -204,7 +216,7 @@ fn event_files_hold_what_was_told() {
             assert_eq!(number(&messages(&started, 7)[0], 1), 1);
         }
         let steps: Vec<u64> = events.iter().map(|e| number(e, 2)).collect();
-        let wanted = [0, 0, 1, 2, 2, 2].map(|n| n + from as u64);
+        let wanted = [0, 0, 1, 2, 2, 2, 2].map(|n| n + from as u64);
         assert_eq!(steps, wanted);
         assert!(events.iter().all(|e| f64::from_bits(number(e, 1)) > 1e9));
         let scalars = |event: &[u8]| -> Vec<(String, f32)> {
@@ -233,6 +245,12 @@ fn event_files_hold_what_was_told() {
         );
         let plugin = &messages(&messages(answer, 9)[0], 1)[0];
         assert_eq!(text(plugin, 1), "text");
+        let table = &messages(&messages(&events[6], 5)[0], 1)[0];
+        assert_eq!(text(table, 1), "generate_x/table");
+        assert_eq!(
+            text(&messages(table, 8)[0], 8),
+            "| pred | score |\n| --- | --- |\n| Edda\\|Falk | true |\n| a b | false |\n"
+        );
     }
 }
 
@@ -259,10 +277,10 @@ fn offline_runs_hold_what_was_told() {
         let log = part.join(format!("run-{}.wandb", id(part)));
         let records = wandb_records(&std::fs::read(log).unwrap());
         let numbers: Vec<u64> = records.iter().map(|r| number(r, 1)).collect();
-        assert_eq!(numbers, (1..=7).collect::<Vec<u64>>());
+        assert_eq!(numbers, (1..=8).collect::<Vec<u64>>());
         let kinds: Vec<u64> = records.iter().map(|r| fields(r)[1].0).collect();
-        // Header, run, history and summary of two steps, exit.
-        assert_eq!(kinds, [21, 17, 2, 3, 2, 3, 18]);
+        // Header, run, history and summary of a step, a file, those of the next step, exit.
+        assert_eq!(kinds, [21, 17, 2, 3, 6, 2, 3, 18]);
         let run = &messages(&records[1], 17)[0];
         let texts = [1, 3, 8, 10].map(|field| text(run, field));
         assert_eq!(texts, [&id(part), "cartridges", "lamp", "a|b"]);
@@ -275,7 +293,7 @@ fn offline_runs_hold_what_was_told() {
         assert_eq!(setting("data"), json!(["a", "b"]));
         assert_eq!(setting("num_trainable_params"), 960);
 
-        let history = &messages(&records[4], 2)[0];
+        let history = &messages(&records[5], 2)[0];
         assert_eq!(number(&messages(history, 2)[0], 1), from as u64 + 2);
         let items = messages(history, 1);
         let value = |name: &str| {
@@ -287,8 +305,23 @@ fn offline_runs_hold_what_was_told() {
         assert_eq!(value("eval/score"), -1.25);
         assert_eq!(value("eval_x/perplexity"), "Infinity");
         assert_eq!(value("answer"), "Edda Falk");
+        let table = value("generate_x/table");
+        let path = text(&messages(&messages(&records[4], 6)[0], 1)[0], 1);
+        assert_eq!(
+            (&table["_type"], &table["path"]),
+            (&json!("table-file"), &json!(path))
+        );
+        assert_eq!((&table["nrows"], &table["ncols"]), (&json!(2), &json!(2)));
 
         let read = |name: &str| std::fs::read_to_string(part.join("files").join(name)).unwrap();
+        // The content and the digest that the package wandb 0.31 makes of this table.
+        let content = r#"{"columns":["pred","score"],"data":[["Edda|Falk",true],["a\nb",false]]}"#;
+        assert_eq!(read(&path), content);
+        assert_eq!(table["size"], content.len());
+        assert_eq!(
+            table["sha256"],
+            "c6db3835b1be19c70836618fa35ab86c4ca3f95cfb6bd9a42f9de5e49ec370d4"
+        );
         assert_eq!(read("wandb-history.jsonl").lines().count(), 2);
         let summary: Value = serde_json::from_str(&read("wandb-summary.json")).unwrap();
         assert_eq!(summary["answer"], "Edda Falk");
@@ -325,4 +358,6 @@ fn lines_of_json_hold_what_was_told() {
         json!({"step": 2, "eval/score": -1.25, "eval_x/perplexity": null})
     );
     assert_eq!(scores[1], json!({"step": 2, "answer": "Edda Falk"}));
+    let row = json!({"step": 2, "table": "generate_x/table", "pred": "a\nb", "score": false});
+    assert_eq!(lines("tables.jsonl")[1], row);
 }

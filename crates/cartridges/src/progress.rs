@@ -65,6 +65,11 @@ impl Progress {
         }
     }
 
+    /// Writes a line that stays.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     fn line(&self, done: u64) -> String {
         let total = self.bar.length().unwrap_or(done);
         let note = self.bar.prefix();

@@ -105,6 +105,8 @@ mod convert;
 mod data;
 #[path = "cli/eval.rs"]
 mod eval;
+#[path = "cli/kills.rs"]
+mod kills;
 #[path = "cli/logits.rs"]
 mod logits;
 #[path = "cli/serve.rs"]
@@ -113,6 +115,8 @@ mod serve;
 mod stages;
 #[path = "cli/starts.rs"]
 mod starts;
+#[path = "cli/watch.rs"]
+mod watch;
 
 #[test]
 fn help_is_there_for_every_command() {

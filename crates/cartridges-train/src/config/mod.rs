@@ -1,6 +1,7 @@
 //! The configuration of training.
 
 mod choices;
+mod questions;
 mod settings;
 mod source;
 mod validation;
@@ -9,6 +10,7 @@ mod wandb;
 pub use choices::{
     LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind, TrainOn,
 };
+pub use questions::{BestBy, EvalQuestions, QuestionKind};
 pub use settings::TrainConfig;
 pub use source::DataSource;
 pub use validation::TrainConfigError;

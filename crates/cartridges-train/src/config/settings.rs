@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::{
     LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind, TrainOn,
 };
+use super::questions::{BestBy, EvalQuestions, QuestionKind};
 use super::source::DataSource;
 use super::wandb::WandbConfig;
 
@@ -19,6 +20,8 @@ pub struct TrainConfig {
     pub data: Vec<DataSource>,
     /// Data whose loss is measured every `eval_every` steps and not trained on (default nothing).
     pub eval_data: Vec<DataSource>,
+    /// Question lists that are asked every `eval_every` steps (default none).
+    pub eval_questions: Vec<EvalQuestions>,
     /// Optimizer steps; 0 means `epochs` passes over the rows (default 0).
     pub steps: usize,
     /// Passes over the data when `steps` is 0 (default 1).
@@ -82,6 +85,10 @@ pub struct TrainConfig {
     /// The cartridge is scored every so many steps, before the first and after the last; the best is
     /// what the run gives. 0 means never (default 0).
     pub eval_every: usize,
+    /// What decides which cartridge is the best; of equal ones the earliest (default: the first of
+    /// `held_out_loss`, `generation` and `nll` that is measured).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_by: Option<BestBy>,
     /// The run ends when so many scores in a row were no better than the best; 0 means it goes on
     /// (default 0).
     pub patience: usize,
@@ -97,6 +104,7 @@ impl Default for TrainConfig {
             seed: 42,
             data: Vec::new(),
             eval_data: Vec::new(),
+            eval_questions: Vec::new(),
             steps: 0,
             epochs: 1,
             max_steps: 0,
@@ -125,6 +133,7 @@ impl Default for TrainConfig {
             save_every: 50,
             keep_last_n: 0,
             eval_every: 0,
+            best_by: None,
             patience: 0,
             trackers: vec![TrackerKind::Jsonl],
             wandb: WandbConfig::default(),
@@ -133,6 +142,23 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// What decides which cartridge is the best; `None` where nothing is measured.
+    pub fn decided_by(&self) -> Option<BestBy> {
+        let by_default = [BestBy::HeldOutLoss, BestBy::Generation, BestBy::Nll];
+        let measured = by_default.into_iter().find(|by| self.measures(*by));
+        self.best_by.or(measured)
+    }
+
+    /// Whether the settings name what this is measured on.
+    pub(crate) fn measures(&self, by: BestBy) -> bool {
+        let asks = |kind| self.eval_questions.iter().any(|q| q.kind == kind);
+        match by {
+            BestBy::HeldOutLoss => !self.eval_data.is_empty(),
+            BestBy::Nll | BestBy::Choice => asks(QuestionKind::Likelihood),
+            BestBy::Generation => asks(QuestionKind::Generation),
+        }
+    }
+
     /// What decides the result, without what only says how a run is watched and kept and without the
     /// names of its data, whose content is compared: a run goes on from a checkpoint if this is the
     /// same.

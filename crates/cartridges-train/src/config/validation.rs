@@ -98,6 +98,30 @@ impl TrainConfig {
             self.tail_bucket,
             "false with targets = \"tokens\", which leave no mass over",
         )?;
+        self.validate_evaluations()
+    }
+
+    fn validate_evaluations(&self) -> Result<(), TrainConfigError> {
+        for (i, questions) in self.eval_questions.iter().enumerate() {
+            let most = questions.max_new_tokens;
+            let field = format!("eval_questions[{i}].max_new_tokens");
+            check(most > 0, &field, most, "at least 1")?;
+        }
+        let lists = self.eval_questions.len();
+        check(
+            lists == 0 || self.eval_every > 0,
+            "eval_questions",
+            format!("{lists} lists"),
+            "none where eval_every is 0: nothing is asked",
+        )?;
+        if let Some(best_by) = self.best_by {
+            let fits = self.eval_every > 0 && self.measures(best_by);
+            let found = format!("{:?}", best_by.name());
+            let expected = "something that is measured: give eval_every, and eval_data for \
+                            held_out_loss, likelihood lists in eval_questions for nll and choice, \
+                            generation lists for generation";
+            check(fits, "best_by", found, expected)?;
+        }
         check(
             self.patience == 0 || self.eval_every > 0,
             "patience",
@@ -150,13 +174,35 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DataSource, TrackerKind};
+    use crate::config::{BestBy, DataSource, EvalQuestions, QuestionKind, TrackerKind};
+
+    fn ask() -> EvalQuestions {
+        let json = r#"{"path": "q.json", "kind": "generation"}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_decides_is_what_is_measured() {
+        let mut config = TrainConfig::default();
+        assert_eq!(config.decided_by(), None);
+        config.eval_questions = vec![EvalQuestions {
+            kind: QuestionKind::Likelihood,
+            ..ask()
+        }];
+        assert_eq!(config.decided_by(), Some(BestBy::Nll));
+        config.eval_questions.push(ask());
+        assert_eq!(config.decided_by(), Some(BestBy::Generation));
+        config.eval_data = vec![DataSource::new("a")];
+        assert_eq!(config.decided_by(), Some(BestBy::HeldOutLoss));
+        config.best_by = Some(BestBy::Choice);
+        assert_eq!(config.decided_by(), Some(BestBy::Choice));
+    }
 
     #[test]
     fn defaults_are_valid_and_wrong_fields_are_named() {
         TrainConfig::default().validate().unwrap();
         type Change = fn(&mut TrainConfig);
-        let wrong: [(&str, Change); 13] = [
+        let wrong: [(&str, Change); 16] = [
             ("lr is NaN", |c| c.lr = f64::NAN),
             ("epochs is 0", |c| c.epochs = 0),
             ("rows_per_step is 0", |c| c.rows_per_step = 0),
@@ -166,6 +212,21 @@ mod tests {
             ("weight_decay is -1", |c| c.weight_decay = -1.0),
             ("ema_decay is 1", |c| c.ema_decay = 1.0),
             ("patience is 2", |c| c.patience = 2),
+            ("eval_questions is 1 lists", |c| {
+                c.eval_questions = vec![ask()]
+            }),
+            ("eval_questions[0].max_new_tokens is 0", |c| {
+                c.eval_every = 1;
+                c.eval_questions = vec![EvalQuestions {
+                    max_new_tokens: 0,
+                    ..ask()
+                }];
+            }),
+            ("best_by is \"choice\"", |c| {
+                c.eval_every = 1;
+                c.eval_questions = vec![ask()];
+                c.best_by = Some(BestBy::Choice);
+            }),
             ("tail_bucket is true", |c| {
                 c.tail_bucket = true;
                 c.targets = Targets::Tokens;
@@ -208,6 +269,8 @@ mod tests {
             r#"{"data": [3]}"#,
             r#"{"wandb": {"projekt": "a"}}"#,
             r#"{"trackers": ["paper"]}"#,
+            r#"{"best_by": "luck"}"#,
+            r#"{"eval_questions": [{"path": "q.json"}]}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -5,12 +5,14 @@ mod json_lines;
 mod open;
 mod protobuf;
 mod records;
+mod table;
 mod tensorboard;
 mod tracker;
 mod wandb;
 
 pub use json_lines::JsonLines;
 pub use open::open_trackers;
+pub use table::Table;
 pub use tensorboard::TensorBoard;
 pub use tracker::{RunStart, TrackError, Tracker};
 pub use wandb::WandbOffline;

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::protobuf::Message;
 use super::records::tf_record;
+use super::table::Table;
 use super::tracker::{RunStart, TrackError, Tracker};
 use crate::report::StepReport;
 
@@ -95,6 +96,10 @@ impl Tracker for TensorBoard {
             .message(9, &Message::new().message(1, &plugin));
         let summary = Message::new().message(1, &value);
         self.write(&event(step as u64).message(5, &summary))
+    }
+
+    fn table(&mut self, step: usize, table: &Table) -> Result<(), TrackError> {
+        self.text(step, &table.name, &table.markdown())
     }
 
     fn end(&mut self) -> Result<(), TrackError> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::table::Table;
 use crate::report::{Sizes, StepReport};
 
 /// A log that could not be written.
@@ -66,6 +67,15 @@ pub trait Tracker {
     /// [`TrackError`].
     fn text(&mut self, step: usize, name: &str, text: &str) -> Result<(), TrackError> {
         let _ = (step, name, text);
+        Ok(())
+    }
+
+    /// A table, like that of an evaluation's answers, after `step` steps.
+    ///
+    /// # Errors
+    /// [`TrackError`].
+    fn table(&mut self, step: usize, table: &Table) -> Result<(), TrackError> {
+        let _ = (step, table);
         Ok(())
     }
 

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use cartridges_model::atomic_file::write_bytes;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::protobuf::Message;
 use super::records::WandbLog;
+use super::table::Table;
 use super::tracker::{RunStart, TrackError, Tracker};
 use crate::config::WandbConfig;
 use crate::report::StepReport;
@@ -120,13 +122,37 @@ impl Tracker for WandbOffline {
     fn scalars(&mut self, step: usize, values: &[(&str, f64)]) -> Result<(), TrackError> {
         let values = values
             .iter()
-            .map(|(name, x)| ((*name).to_owned(), json(*x)));
+            .map(|(name, x)| ((*name).to_owned(), number(*x)));
         self.run()?.put(step, values)
     }
 
     fn text(&mut self, step: usize, name: &str, text: &str) -> Result<(), TrackError> {
         self.run()?
             .put(step, [(name.to_owned(), Value::from(text))])
+    }
+
+    fn table(&mut self, step: usize, table: &Table) -> Result<(), TrackError> {
+        let run = self.run()?;
+        let content = serde_json::to_vec(&table.wandb_file()).unwrap_or_default();
+        let sha256: String = (Sha256::digest(&content).iter())
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let name = &table.name;
+        let path = format!("media/table/{name}_{step}_{}.table.json", &sha256[..20]);
+        write_copy(&run.files.join(&path), &content)?;
+        run.append(
+            6,
+            &Message::new().message(1, &Message::new().string(1, &path)),
+        )?;
+        let value = json!({
+            "_type": "table-file",
+            "path": path,
+            "sha256": sha256,
+            "size": content.len(),
+            "ncols": table.columns.len(),
+            "nrows": table.rows.len(),
+        });
+        run.put(step, [(name.clone(), value)])
     }
 
     fn end(&mut self) -> Result<(), TrackError> {
@@ -166,8 +192,8 @@ impl Run {
         let mut values = std::mem::take(&mut self.pending);
         let millis = |span: chrono::TimeDelta| span.num_milliseconds() as f64 / 1e3;
         let timestamp = now.timestamp_micros() as f64 / 1e6;
-        values.insert("_runtime".to_owned(), json(millis(now - self.begun)));
-        values.insert("_timestamp".to_owned(), json(timestamp));
+        values.insert("_runtime".to_owned(), number(millis(now - self.begun)));
+        values.insert("_timestamp".to_owned(), number(timestamp));
         values.insert("_step".to_owned(), Value::from(self.step));
         let mut history = Message::new();
         let mut summary = Message::new();
@@ -236,7 +262,7 @@ fn run_record(
 }
 
 /// JSON has no infinities; Weights & Biases takes their names.
-fn json(x: f64) -> Value {
+fn number(x: f64) -> Value {
     match x {
         x if x.is_finite() => Value::from(x),
         x if x.is_nan() => Value::from("NaN"),

@@ -1,18 +1,20 @@
 //! Training a started cartridge on conversations.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow};
 use cartridges_model::LanguageModel;
-use cartridges_model::cartridge::HostCartridge;
+use cartridges_model::cartridge::{Cartridge, HostCartridge};
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
-    Hooks, PackedRow, RunEnd, Score, StepReport, TrainConfig, Trainer, examples, held_out,
-    open_trackers, pack, read_mixture, train,
+    BestBy, CHECKPOINT, CheckpointError, Evaluation, Hooks, RunEnd, RunError, Score, StepReport,
+    TrainConfig, Trainer, examples, open_trackers, pack, train,
 };
 use sha2::{Digest, Sha256};
 
+use super::evaluations::Evaluations;
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::progress::progress;
 
@@ -33,7 +35,7 @@ pub struct Distilled {
 /// If the data has no targets, belongs to another model, or training diverges; [`Interrupted`] if
 /// Ctrl-C stopped it, with a checkpoint on disk.
 pub fn distill(
-    model: &LanguageModel,
+    model: &Arc<LanguageModel>,
     start: &HostCartridge,
     conversations: &[Conversation],
     config: &TrainConfig,
@@ -46,19 +48,23 @@ pub fn distill(
     }
     let rows = pack(&made, config);
     let row_count = rows.len();
-    let name = run_name(model, start, &made);
+    let evaluations = Evaluations::open(model, config)?;
+    let asked = evaluations.as_ref().map(Evaluations::digest);
+    let name = run_name(model, start, &made, &asked.unwrap_or_default());
     let mut trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
     let total = trainer.total_steps();
     let progress = progress(total as u64, "training", "steps");
     let begin = Instant::now();
     let mut tokens = 0;
     let mut last = None;
-    let held_back = held_back_rows(model, config)?;
-    let mut score = held_out(&model.decoder, &held_back, "held_out");
-    let score: Option<&mut Score<'_>> = match config.eval_every {
-        0 => None,
-        _ => Some(&mut score),
-    };
+    let mut score = evaluations.as_ref().map(|evaluations| {
+        |cartridge: &Cartridge, step: usize| {
+            let found = evaluations.run(cartridge, step)?;
+            progress.say(&scored(step, &found));
+            Ok(found)
+        }
+    });
+    let score = score.as_mut().map(|score| score as &mut Score<'_>);
     let mut on_step = |report: &StepReport| {
         tokens += report.tokens;
         let rate = tokens as f64 / begin.elapsed().as_secs_f64();
@@ -71,7 +77,8 @@ pub fn distill(
         on_step: &mut on_step,
         score,
     };
-    let end = train(&mut trainer, folder, &name, &stop_flag(), hooks)?;
+    let end = train(&mut trainer, folder, &name, &stop_flag(), hooks);
+    let end = end.map_err(|error| with_what_is_kept(error, folder))?;
     drop(progress);
     let steps = trainer.steps_done();
     match end {
@@ -89,12 +96,15 @@ pub fn distill(
         "tokens": tokens,
         "config": config,
     });
-    if let Some((score, step)) = trainer.best_score() {
-        eprintln!(
-            "the cartridge after {step} steps is the best, with a held-out loss of {:.4}",
-            -score
-        );
-        how["best"] = serde_json::json!({ "step": step, "held_out_loss": -score });
+    if let (Some((score, step)), Some(evaluations)) = (trainer.best_score(), &evaluations) {
+        let by = evaluations.decided_by();
+        let value = match by {
+            BestBy::HeldOutLoss | BestBy::Nll => -score,
+            BestBy::Choice | BestBy::Generation => score,
+        };
+        let name = by.name();
+        eprintln!("the cartridge after {step} steps is the best, with a {name} of {value:.4}");
+        how["best"] = serde_json::json!({ "step": step, name: value });
     }
     Ok(Distilled {
         cartridge: trainer.best_cartridge()?,
@@ -103,32 +113,36 @@ pub fn distill(
     })
 }
 
-/// The rows of `eval_data`, packed as those that are trained on; none where nothing is scored.
-fn held_back_rows(model: &LanguageModel, config: &TrainConfig) -> Result<Vec<PackedRow>> {
-    if config.eval_every == 0 {
-        return Ok(Vec::new());
+/// A log or a checkpoint that could not be written ends a run; says what is there all the same.
+fn with_what_is_kept(error: RunError, folder: &Path) -> anyhow::Error {
+    let write = matches!(
+        error,
+        RunError::Checkpoint(CheckpointError::Write(_)) | RunError::Track(_) | RunError::Write(_)
+    );
+    match write && folder.join(CHECKPOINT).exists() {
+        true => {
+            anyhow!("{error}; the last checkpoint is whole, and the same command goes on from it")
+        }
+        false => error.into(),
     }
-    if config.eval_data.is_empty() {
-        bail!(
-            "training: eval_every is {}, but eval_data names no file",
-            config.eval_every
-        );
-    }
-    let (conversations, _) = read_mixture(&config.eval_data, config.seed)?;
-    let vocab = model.decoder.config().vocab_size;
-    let (made, left_out) =
-        examples(&conversations, &model.text, vocab, config).context("eval_data")?;
-    if left_out > 0 {
-        eprintln!("{left_out} conversations of eval_data have no targets and are left out");
-    }
-    Ok(pack(&made, config))
 }
 
-/// A digest of model, start and examples: a checkpoint fits only the run it was made in.
+/// An evaluation in a line.
+fn scored(step: usize, found: &Evaluation) -> String {
+    let main = found.scalars.iter().filter(|(name, _)| {
+        let last = name.rsplit('/').next();
+        matches!(last, Some("loss" | "choice" | "score"))
+    });
+    let parts: Vec<String> = main.map(|(name, x)| format!("{name} {x:.3}")).collect();
+    format!("scored   after {step} steps · {}", parts.join(" · "))
+}
+
+/// A digest of model, start, examples and questions: a checkpoint fits only the run it was made in.
 fn run_name(
     model: &LanguageModel,
     start: &HostCartridge,
     examples: &[cartridges_train::Example],
+    asked: &[u8],
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(&model.identity.weights_fingerprint);
@@ -148,6 +162,7 @@ fn run_name(
             hash.update(target.weight.to_le_bytes());
         }
     }
+    hash.update(asked);
     hash.finalize()[..16]
         .iter()
         .map(|b| format!("{b:02x}"))

@@ -1,6 +1,7 @@
 //! The three stages of making a cartridge, as the commands and `quickstart` use them.
 
 mod distill;
+mod evaluations;
 mod queries;
 mod start;
 mod study;
