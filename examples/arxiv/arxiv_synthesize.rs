@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let codec: SharedCodec = Arc::new(TokenizerCodec(model.text.clone()));
     let drawing = Drawing {
         chunker: config.chunker,
-        seed_types: config.seed_types.clone(),
+        prompts: config.prompts(),
     };
     let paper = ResourceConfig::for_path(&args.paper);
     let resources = load_all(&[paper.into()], &codec, &drawing)?;

@@ -26,10 +26,12 @@ pub enum SeedType {
     Creative,
     /// Start any conversation about the information.
     Generic,
+    /// One of the prompts that the configuration gives.
+    Own,
 }
 
 impl SeedType {
-    /// All types.
+    /// All types that have prompts here.
     pub const ALL: [SeedType; 7] = [
         SeedType::Structuring,
         SeedType::Summarization,
@@ -50,8 +52,94 @@ impl SeedType {
             SeedType::UseCase => "use_case",
             SeedType::Creative => "creative",
             SeedType::Generic => "generic",
+            SeedType::Own => "own",
         }
     }
+}
+
+/// What the prompts for agent A are drawn from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedPrompts {
+    /// Types, drawn uniformly and with replacement.
+    pub types: Vec<SeedType>,
+    /// What [`SeedType::Own`] draws from, uniformly and with replacement.
+    pub own: Vec<String>,
+}
+
+impl Default for SeedPrompts {
+    /// All types but [`SeedType::Own`].
+    fn default() -> Self {
+        Self::from(&SeedType::ALL[..])
+    }
+}
+
+impl From<&[SeedType]> for SeedPrompts {
+    fn from(types: &[SeedType]) -> Self {
+        Self {
+            types: types.to_vec(),
+            own: Vec::new(),
+        }
+    }
+}
+
+impl SeedPrompts {
+    /// Whether there is nothing to draw.
+    pub fn is_empty(&self) -> bool {
+        self.types
+            .iter()
+            .all(|t| *t == SeedType::Own && self.own.is_empty())
+    }
+
+    /// Draws `n` prompts; where there is nothing to draw, fewer.
+    pub fn draw(&self, n: usize, rng: &mut impl Rng) -> Vec<SeedPrompt> {
+        // All types first, so that a type's variants do not move the types of the others.
+        let types: Vec<SeedType> = (0..n)
+            .filter_map(|_| self.types.choose(rng).copied())
+            .collect();
+        types
+            .into_iter()
+            .filter_map(|seed_type| {
+                let text = self.text(seed_type, rng)?;
+                Some(SeedPrompt { seed_type, text })
+            })
+            .collect()
+    }
+
+    fn text(&self, seed_type: SeedType, rng: &mut impl Rng) -> Option<String> {
+        Some(match seed_type {
+            SeedType::Structuring => structuring(rng),
+            SeedType::Summarization => pick(&SUMMARIZATION, rng).to_owned(),
+            SeedType::Aggregation => pick(&AGGREGATION, rng).to_owned(),
+            SeedType::Question => pick(&QUESTION, rng).to_owned(),
+            SeedType::UseCase => pick(&USE_CASE, rng).to_owned(),
+            SeedType::Creative => pick(&CREATIVE, rng).to_owned(),
+            SeedType::Generic => pick(&GENERIC, rng).to_owned(),
+            SeedType::Own => self.own.choose(rng)?.clone(),
+        })
+    }
+}
+
+/// Prompts from a text: paragraphs, with blank lines between them. Lines that begin with `#` are left
+/// out.
+pub fn own_prompts(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut prompts = vec![String::new()];
+    for line in lines {
+        let last = prompts.last_mut().map_or(0, |p| p.len());
+        match (line.trim().is_empty(), last) {
+            (true, 0) => {}
+            (true, _) => prompts.push(String::new()),
+            (false, _) => {
+                let prompt = prompts.pop().unwrap_or_default();
+                prompts.push(match last {
+                    0 => line.trim_end().to_owned(),
+                    _ => format!("{prompt}\n{}", line.trim_end()),
+                });
+            }
+        }
+    }
+    prompts.retain(|p| !p.is_empty());
+    prompts
 }
 
 /// A prompt for agent A.
@@ -119,31 +207,6 @@ const GENERIC: [&str; 1] = [
      Ask something or request something. Write only the message.",
 ];
 
-/// Draws a variant of the given type.
-pub fn generate(seed_type: SeedType, rng: &mut impl Rng) -> SeedPrompt {
-    let text = match seed_type {
-        SeedType::Structuring => structuring(rng),
-        SeedType::Summarization => pick(&SUMMARIZATION, rng).to_owned(),
-        SeedType::Aggregation => pick(&AGGREGATION, rng).to_owned(),
-        SeedType::Question => pick(&QUESTION, rng).to_owned(),
-        SeedType::UseCase => pick(&USE_CASE, rng).to_owned(),
-        SeedType::Creative => pick(&CREATIVE, rng).to_owned(),
-        SeedType::Generic => pick(&GENERIC, rng).to_owned(),
-    };
-    SeedPrompt { seed_type, text }
-}
-
-/// Draws `n` prompts, each of a type drawn uniformly and with replacement from `types`; with no types
-/// there are no prompts.
-pub fn generate_many(types: &[SeedType], n: usize, rng: &mut impl Rng) -> Vec<SeedPrompt> {
-    (0..n)
-        .filter_map(|_| types.choose(rng).copied())
-        .collect::<Vec<_>>()
-        .into_iter()
-        .map(|seed_type| generate(seed_type, rng))
-        .collect()
-}
-
 fn pick<'a>(variants: &[&'a str], rng: &mut impl Rng) -> &'a str {
     variants[rng.random_range(0..variants.len())]
 }
@@ -178,7 +241,7 @@ mod tests {
             (SeedType::Generic, 1),
         ] {
             let texts: BTreeSet<String> = (0..400)
-                .map(|_| generate(seed_type, &mut rng).text)
+                .map(|_| SeedPrompts::default().text(seed_type, &mut rng).unwrap())
                 .collect();
             assert_eq!(texts.len(), variants, "{seed_type:?}");
             for text in texts {
@@ -191,12 +254,31 @@ mod tests {
 
     #[test]
     fn types_are_drawn_from_the_given_ones_and_repeatably() {
-        let draw = || generate_many(&SeedType::ALL, 200, &mut ChaCha8Rng::seed_from_u64(9));
+        let rng = || ChaCha8Rng::seed_from_u64(9);
+        let draw = || SeedPrompts::default().draw(200, &mut rng());
         let seen: BTreeSet<&str> = draw().iter().map(|p| p.seed_type.as_str()).collect();
         assert_eq!(seen.len(), 7);
         assert_eq!(draw(), draw());
-        assert!(generate_many(&[], 3, &mut ChaCha8Rng::seed_from_u64(9)).is_empty());
+        assert!(SeedPrompts::from(&[][..]).draw(3, &mut rng()).is_empty());
         let json = serde_json::to_string(&SeedType::UseCase).unwrap();
         assert_eq!(json, "\"use_case\"");
+    }
+
+    #[test]
+    fn own_prompts_are_paragraphs_drawn_as_a_type() {
+        let own = own_prompts("# Two prompts\n\nAsk about tides.\nName one.\n \n\nAsk who rows.\n");
+        assert_eq!(own, ["Ask about tides.\nName one.", "Ask who rows."]);
+        assert!(own_prompts("\n# nothing\n").is_empty());
+        let prompts = SeedPrompts {
+            types: vec![SeedType::Own, SeedType::Question],
+            own,
+        };
+        let drawn = prompts.draw(200, &mut ChaCha8Rng::seed_from_u64(1));
+        assert_eq!(drawn.len(), 200);
+        let mine = drawn.iter().filter(|p| p.seed_type == SeedType::Own);
+        let texts: BTreeSet<&str> = mine.clone().map(|p| p.text.as_str()).collect();
+        assert_eq!(texts.len(), 2);
+        assert!((70..130).contains(&mine.count()));
+        assert!(SeedPrompts::from(&[SeedType::Own][..]).is_empty());
     }
 }

@@ -9,24 +9,15 @@ use super::material::Material;
 use super::notes::Note;
 use super::text::hex_sha256;
 use crate::chunker::Chunker;
-use crate::seed_prompt::{SeedPrompt, SeedType, generate_many};
+use crate::seed_prompt::{SeedPrompt, SeedPrompts};
 
 /// How contexts and seed prompts are drawn where a resource does not say it itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drawing {
     /// How contexts are cut.
     pub chunker: Chunker,
-    /// Kinds of messages agent A is asked for.
-    pub seed_types: Vec<SeedType>,
-}
-
-impl Default for Drawing {
-    fn default() -> Self {
-        Self {
-            chunker: Chunker::default(),
-            seed_types: SeedType::ALL.to_vec(),
-        }
-    }
+    /// What agent A is asked for.
+    pub prompts: SeedPrompts,
 }
 
 /// A resource made from a [`ResourceConfig`](super::ResourceConfig).
@@ -34,7 +25,7 @@ pub struct LoadedResource {
     name: String,
     document: Document,
     contexts: Contexts,
-    seed_types: Vec<SeedType>,
+    prompts: SeedPrompts,
     notes: Vec<Note>,
 }
 
@@ -50,7 +41,7 @@ impl LoadedResource {
             shape,
             notes,
         } = material;
-        if drawing.seed_types.is_empty() {
+        if drawing.prompts.is_empty() {
             return Err(ResourceError::NoSeedTypes { name });
         }
         let document = Document::new(&name, text, codec.clone())?;
@@ -63,7 +54,7 @@ impl LoadedResource {
             name,
             document,
             contexts,
-            seed_types: drawing.seed_types.clone(),
+            prompts: drawing.prompts.clone(),
             notes,
         })
     }
@@ -86,7 +77,7 @@ impl Resource for LoadedResource {
                     name: self.name.clone(),
                     source,
                 })?;
-        Ok((context, generate_many(&self.seed_types, n, rng)))
+        Ok((context, self.prompts.draw(n, rng)))
     }
 
     fn document(&self) -> Option<&Document> {

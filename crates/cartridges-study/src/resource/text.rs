@@ -12,7 +12,7 @@ use super::material::Material;
 use super::notes::Notes;
 use super::read::{MAX_TEXT_BYTES, file_name, read_bytes, read_text};
 use crate::chunker::{Chunker, Chunks};
-use crate::seed_prompt::{SeedPrompt, SeedType, generate_many};
+use crate::seed_prompt::{SeedPrompt, SeedPrompts};
 
 /// A text that stands in the configuration itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub struct TextResource {
     name: String,
     document: Document,
     chunks: Chunks,
-    seed_types: Vec<SeedType>,
+    prompts: SeedPrompts,
 }
 
 impl TextResource {
@@ -82,10 +82,11 @@ impl TextResource {
         text: impl Into<String>,
         codec: SharedCodec,
         chunker: impl Into<Chunker>,
-        seed_types: &[SeedType],
+        prompts: impl Into<SeedPrompts>,
     ) -> Result<Self, ResourceError> {
         let name = name.into();
-        if seed_types.is_empty() {
+        let prompts = prompts.into();
+        if prompts.is_empty() {
             return Err(ResourceError::NoSeedTypes { name });
         }
         let document = Document::new(&name, text.into(), codec)?;
@@ -93,7 +94,7 @@ impl TextResource {
             chunks: document.chunks(&name, chunker.into())?,
             document,
             name,
-            seed_types: seed_types.to_vec(),
+            prompts,
         })
     }
 
@@ -102,15 +103,9 @@ impl TextResource {
         path: &Path,
         codec: SharedCodec,
         chunker: impl Into<Chunker>,
-        seed_types: &[SeedType],
+        prompts: impl Into<SeedPrompts>,
     ) -> Result<Self, ResourceError> {
-        Self::new(
-            file_name(path),
-            read_text(path)?,
-            codec,
-            chunker,
-            seed_types,
-        )
+        Self::new(file_name(path), read_text(path)?, codec, chunker, prompts)
     }
 }
 
@@ -131,7 +126,7 @@ impl Resource for TextResource {
                     name: self.name.clone(),
                     source,
                 })?;
-        Ok((context, generate_many(&self.seed_types, n, rng)))
+        Ok((context, self.prompts.draw(n, rng)))
     }
 
     fn document(&self) -> Option<&Document> {
@@ -165,7 +160,7 @@ mod tests {
             max_tokens_per_chunk: 8,
         };
         let codec: SharedCodec = Arc::new(WordCodec::default());
-        TextResource::new("demo", text, codec, chunker, &SeedType::ALL)
+        TextResource::new("demo", text, codec, chunker, SeedPrompts::default())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::error::ResourceError;
 use super::loaded::Drawing;
 use super::notes::Note;
 use crate::chunker::Chunker;
-use crate::seed_prompt::{SeedPrompt, SeedType};
+use crate::seed_prompt::{SeedPrompt, SeedPrompts, SeedType};
 
 /// A resource of a list: its own fields stand beside those of its type.
 ///
@@ -75,9 +75,13 @@ impl WeightedResource {
         }
         let drawing = Drawing {
             chunker: self.chunker.unwrap_or(drawing.chunker),
-            seed_types: match &self.seed_types {
-                Some(types) => types.clone(),
-                None => drawing.seed_types.clone(),
+            prompts: SeedPrompts {
+                types: self
+                    .seed_types
+                    .as_ref()
+                    .unwrap_or(&drawing.prompts.types)
+                    .clone(),
+                own: drawing.prompts.own.clone(),
             },
         };
         let inner = self

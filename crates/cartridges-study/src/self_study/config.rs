@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chunker::{ChunkError, Chunker};
 use crate::resource::{ResourceError, SharedCodec, TextResource};
-use crate::seed_prompt::SeedType;
+use crate::seed_prompt::{SeedPrompts, SeedType};
 use crate::top_logprobs::{TopLogprobsError, check_threshold};
 
 /// The system prompt around a context; `{subcorpus}` stands for the context.
@@ -45,6 +45,10 @@ pub struct SelfStudyConfig {
     pub min_prob_mass: f64,
     /// Kinds of messages agent A is asked for (default all).
     pub seed_types: Vec<SeedType>,
+    /// Your own prompts for agent A, drawn where `seed_types` has "own" (default none). A prompt asks for
+    /// one message about "the information above", which is the context.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seed_prompts: Vec<String>,
     /// How contexts are cut (default 512 to 1024 tokens).
     pub chunker: Chunker,
     /// Share of the conversations, 0 to 1, whose question is about one given sentence, walking
@@ -99,6 +103,7 @@ impl Default for SelfStudyConfig {
             num_top_logprobs: 20,
             min_prob_mass: 0.99,
             seed_types: SeedType::ALL.to_vec(),
+            seed_prompts: Vec::new(),
             chunker: Chunker::default(),
             coverage_share: 0.5,
             brief_share: 0.25,
@@ -187,6 +192,26 @@ impl SelfStudyConfig {
         if self.seed_types.is_empty() {
             return range("seed_types", "empty".to_owned(), "at least one type");
         }
+        let own = self.seed_types.contains(&SeedType::Own);
+        if own && self.seed_prompts.is_empty() {
+            let expected = "at least one prompt, since seed_types has \"own\"";
+            return range("seed_prompts", "empty".to_owned(), expected);
+        }
+        if !own && !self.seed_prompts.is_empty() {
+            let found = format!("{:?}", self.seed_types);
+            return range(
+                "seed_types",
+                found,
+                "\"own\" among them, since there are seed_prompts",
+            );
+        }
+        if self.seed_prompts.iter().any(|p| p.trim().is_empty()) {
+            return range(
+                "seed_prompts",
+                "an empty text".to_owned(),
+                "prompts with words in them",
+            );
+        }
         if self.verbatim {
             self.validate_verbatim()?;
         }
@@ -245,6 +270,14 @@ impl SelfStudyConfig {
             .replacen(PLACEHOLDER, context, 1)
     }
 
+    /// What agent A's prompts are drawn from.
+    pub fn prompts(&self) -> SeedPrompts {
+        SeedPrompts {
+            types: self.seed_types.clone(),
+            own: self.seed_prompts.clone(),
+        }
+    }
+
     /// A text with this configuration's chunk lengths and seed types.
     pub fn text_resource(
         &self,
@@ -252,7 +285,7 @@ impl SelfStudyConfig {
         text: impl Into<String>,
         codec: SharedCodec,
     ) -> Result<TextResource, ResourceError> {
-        TextResource::new(name, text, codec, self.chunker, &self.seed_types)
+        TextResource::new(name, text, codec, self.chunker, self.prompts())
     }
 }
 
@@ -286,7 +319,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Change = fn(&mut SelfStudyConfig);
-        let wrong: [(&str, Change); 13] = [
+        let wrong: [(&str, Change); 15] = [
             ("batch_size", |c| c.batch_size = 0),
             ("batches_in_parallel", |c| c.batches_in_parallel = 0),
             ("max_rounds", |c| c.max_rounds = 0),
@@ -297,6 +330,8 @@ mod tests {
             ("min_prob_mass", |c| c.min_prob_mass = 0.0),
             ("gap_questions", |c| c.gap_questions = 1.1),
             ("seed_types", |c| c.seed_types.clear()),
+            ("seed_prompts", |c| c.seed_types.push(SeedType::Own)),
+            ("seed_types", |c| c.seed_prompts.push("Ask.".to_owned())),
             ("verbatim_stride", |c| c.verbatim_stride = 65),
             ("max_tokens_per_chunk", |c| {
                 c.chunker = Chunker::Token(TokenChunker {

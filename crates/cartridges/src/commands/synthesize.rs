@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cartridges_engine::{Engine, EngineOptions};
 use cartridges_model::text::ChatTokenizer;
 use cartridges_study::client::{ClientConfig, HttpClient, PromptCodec};
@@ -11,6 +11,7 @@ use cartridges_study::resource::{
     Drawing, Resource, ResourceConfig, SharedCodec, WeightedResource, load_all,
 };
 use cartridges_study::run::SynthesisReport;
+use cartridges_study::seed_prompt::{SeedType, own_prompts};
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Args;
 use serde::Deserialize;
@@ -53,6 +54,10 @@ pub struct SynthesizeArgs {
     /// TOML file with settings of self-study; flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Text file with your own prompts for the agent that asks, with blank lines between them, in place of
+    /// the built-in ones (with `seed_types` in --config: beside those, where it names "own").
+    #[arg(long, value_name = "FILE")]
+    seed_prompts: Option<PathBuf>,
     /// Conversations, besides the verbatim pieces.
     #[arg(long, value_name = "N")]
     conversations: Option<usize>,
@@ -73,6 +78,15 @@ pub fn run(args: SynthesizeArgs, runtime: &RuntimeArgs) -> Result<()> {
         Some(path) => settings(path)?,
         None => SelfStudyConfig::default(),
     };
+    if let Some(path) = &args.seed_prompts {
+        config.seed_prompts = own_prompts(&read_text(path)?);
+        if config.seed_prompts.is_empty() {
+            bail!("{} holds no prompts", path.display());
+        }
+        if !config.seed_types.contains(&SeedType::Own) {
+            config.seed_types = vec![SeedType::Own];
+        }
+    }
     if let Some(n) = args.conversations {
         config.num_conversations = n;
     }
@@ -184,7 +198,7 @@ fn loaded(
     let codec: SharedCodec = Arc::new(TokenizerCodec(text.clone()));
     let drawing = Drawing {
         chunker: config.chunker,
-        seed_types: config.seed_types.clone(),
+        prompts: config.prompts(),
     };
     Ok(load_all(sources, &codec, &drawing)?)
 }

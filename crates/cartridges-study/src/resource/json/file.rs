@@ -123,7 +123,7 @@ mod tests {
     use crate::chunker::{TokenChunker, test_codec::ByteCodec};
     use crate::resource::loaded::{Drawing, LoadedResource};
     use crate::resource::{Resource, SharedCodec};
-    use crate::seed_prompt::SeedType;
+    use crate::seed_prompt::{SeedPrompts, SeedType};
     use proptest::prelude::*;
     use rand::SeedableRng;
     use std::collections::BTreeSet;
@@ -166,7 +166,7 @@ mod tests {
                 max_tokens_per_chunk: 60,
             }
             .into(),
-            seed_types: vec![SeedType::Generic],
+            prompts: SeedPrompts::from(&[SeedType::Generic][..]),
         };
         let resource = LoadedResource::new(material(FILE, &[]).unwrap(), codec, &drawing).unwrap();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
