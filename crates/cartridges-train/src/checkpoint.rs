@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::best::{Best, Kept};
-use crate::trainer::Trainer;
+use crate::trainer::{TrainError, Trainer};
 
 /// A checkpoint that cannot be written, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,11 @@ impl Trainer<'_> {
     /// # Errors
     /// [`CheckpointError::Write`]; an older checkpoint stays as it was.
     pub fn save_checkpoint(&self, path: &Path, run: &str) -> Result<(), CheckpointError> {
+        Ok(write_bytes(path, &self.checkpoint_bytes(path, run)?)?)
+    }
+
+    /// The content of a checkpoint; `path` is for messages.
+    fn checkpoint_bytes(&self, path: &Path, run: &str) -> Result<Vec<u8>, CheckpointError> {
         let values = self.cartridge.trainable();
         let (first, second) = self.adam.moments.iter().cloned().unzip();
         let average = self.average.clone().unwrap_or_default();
@@ -76,8 +81,7 @@ impl Trainer<'_> {
                 Ok((name.as_str(), view))
             })
             .collect::<Result<Vec<_>, CheckpointError>>()?;
-        let file = safetensors::serialize(views, Some(metadata)).map_err(problem)?;
-        Ok(write_bytes(path, &file)?)
+        safetensors::serialize(views, Some(metadata)).map_err(problem)
     }
 
     /// Takes over a checkpoint of the same run; `Ok(false)` if there is none.
@@ -85,25 +89,39 @@ impl Trainer<'_> {
     /// # Errors
     /// If it is damaged or belongs to another run; nothing is changed then.
     pub fn resume(&mut self, path: &Path, run: &str) -> Result<bool, CheckpointError> {
-        let file = match std::fs::read(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => {
-                return Err(CheckpointError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        match std::fs::read(path) {
+            Ok(file) => self.take_over(&file, path, run).map(|()| true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(CheckpointError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// As [`Trainer::resume`] for a group: the first process reads the file, all go on from it.
+    pub(crate) fn resume_together(&mut self, path: &Path, run: &str) -> Result<bool, TrainError> {
+        let state = match self.leads() && self.resume(path, run)? {
+            true => self.checkpoint_bytes(path, run)?,
+            false => Vec::new(),
         };
+        let state = self.group.share(state)?;
+        if !self.leads() && !state.is_empty() {
+            self.take_over(&state, path, run)?;
+        }
+        Ok(!state.is_empty())
+    }
+
+    fn take_over(&mut self, file: &[u8], path: &Path, run: &str) -> Result<(), CheckpointError> {
         let damaged = |error: safetensors::SafeTensorError| content(path, error.to_string());
-        let (_, header) = SafeTensors::read_metadata(&file).map_err(damaged)?;
+        let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
         let stored = header.metadata().clone().unwrap_or_default();
         if stored.get("run") != Some(&self.run_name(run)) {
             let problem = "it was made with other data, another model or other settings";
             return Err(content(path, problem.to_owned()));
         }
         let step = number(&stored, "step", path)?;
-        let tensors = SafeTensors::deserialize(&file).map_err(damaged)?;
+        let tensors = SafeTensors::deserialize(file).map_err(damaged)?;
         let current = self.cartridge.trainable();
         let device = current[0].device();
         let list = |kind: &str| -> Result<Vec<Tensor<3>>, CheckpointError> {
@@ -136,7 +154,7 @@ impl Trainer<'_> {
         self.average = average;
         self.best = best;
         self.go_to(step);
-        Ok(true)
+        Ok(())
     }
 
     /// What must be equal for a checkpoint to be this run's.

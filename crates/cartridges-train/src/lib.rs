@@ -9,6 +9,7 @@ mod checkpoint;
 mod config;
 mod example;
 mod gradient;
+mod group;
 mod mixture;
 mod numbered;
 mod packing;
@@ -27,6 +28,7 @@ pub use config::{
 };
 pub use example::{Example, ExampleError, Target, examples};
 pub use gradient::{Gradient, row_gradient, row_loss};
+pub use group::{Alone, DeviceGroup, Exchange, Facts, GroupError, GroupOptions, Star, share_start};
 pub use mixture::{MixtureError, Taken, read_mixture};
 pub use numbered::{CHECKPOINT, numbered_checkpoint};
 pub use packing::{PackedRow, pack};

@@ -129,15 +129,17 @@ pub fn train(
 ) -> Result<RunEnd, RunError> {
     let config = trainer.config();
     let eval_every = config.eval_every;
-    if eval_every > 0 && hooks.score.is_none() {
+    if eval_every > 0 && hooks.score.is_none() && trainer.leads() {
         return Err(RunError::NoScore(eval_every));
     }
-    std::fs::create_dir_all(folder).map_err(|source| WriteError {
-        path: folder.to_owned(),
-        source,
-    })?;
+    if trainer.leads() {
+        std::fs::create_dir_all(folder).map_err(|source| WriteError {
+            path: folder.to_owned(),
+            source,
+        })?;
+    }
     let checkpoint = folder.join(CHECKPOINT);
-    let resumed = trainer.resume(&checkpoint, name)?;
+    let resumed = trainer.resume_together(&checkpoint, name)?;
     let mut run = Run {
         trainer,
         hooks,
@@ -150,6 +152,10 @@ pub fn train(
     }
     run.begin()?;
     let end = run.go(!resumed, stop);
+    if let Err(RunError::Train(TrainError::Group(_))) = &end {
+        // Steps are whole or not done at all.
+        run.save()?;
+    }
     // What was logged so far is kept, however the run ended.
     let closed = run.hooks.trackers.iter_mut().try_for_each(|t| t.end());
     let end = end?;
@@ -182,8 +188,11 @@ impl Run<'_, '_, '_> {
             self.score()?;
         }
         loop {
-            if stop.load(Ordering::Relaxed) {
-                self.trainer.save_checkpoint(&self.checkpoint, self.name)?;
+            let stop = stop.load(Ordering::Relaxed);
+            if self.trainer.agree_to_stop(stop)? {
+                if self.trainer.leads() {
+                    self.trainer.save_checkpoint(&self.checkpoint, self.name)?;
+                }
                 return Ok(RunEnd::Stopped);
             }
             let report = self.trainer.step()?;
@@ -222,6 +231,11 @@ impl Run<'_, '_, '_> {
 
     fn score(&mut self) -> Result<(), RunError> {
         let step = self.trainer.steps_done();
+        if !self.trainer.leads() {
+            let score = self.trainer.agree_on_score(0.0)?;
+            self.trainer.take_score(score);
+            return Ok(());
+        }
         let Some(score) = &mut self.hooks.score else {
             return Ok(());
         };
@@ -231,6 +245,7 @@ impl Run<'_, '_, '_> {
             let score = found.score;
             return Err(RunError::NotANumber { step, score });
         }
+        self.trainer.agree_on_score(found.score)?;
         let best = self.trainer.take_score(found.score);
         tracing::info!(step, score = found.score, best, "scored");
         let named = found.scalars.iter().map(|(name, x)| (name.as_str(), *x));
@@ -247,6 +262,9 @@ impl Run<'_, '_, '_> {
     }
 
     fn save(&mut self) -> Result<(), RunError> {
+        if !self.trainer.leads() {
+            return Ok(());
+        }
         self.trainer.save_checkpoint(&self.checkpoint, self.name)?;
         let keep = self.trainer.config().keep_last_n;
         keep_numbered(self.folder, self.trainer.steps_done(), keep)?;

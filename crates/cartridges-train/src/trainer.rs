@@ -15,6 +15,7 @@ use crate::checkpoint::CheckpointError;
 use crate::config::{LossPer, TrainConfig, TrainConfigError};
 use crate::example::Target;
 use crate::gradient::row_gradient;
+use crate::group::{Alone, Exchange, GroupError};
 use crate::packing::PackedRow;
 use crate::report::{Sizes, StepReport};
 use crate::schedule::learning_rate;
@@ -31,6 +32,9 @@ pub enum TrainError {
     /// A checkpoint cannot be written or does not fit.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Other processes of the run cannot be worked with.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// There is no data.
     #[error("there are no packed rows to train on")]
     NoRows,
@@ -68,6 +72,8 @@ pub struct Trainer<'a> {
     total: usize,
     /// The last step as the schedule sees it.
     planned: usize,
+    /// Those who train the same cartridge.
+    pub(crate) group: Box<dyn Exchange + 'a>,
 }
 
 impl<'a> Trainer<'a> {
@@ -112,7 +118,45 @@ impl<'a> Trainer<'a> {
             seen: (0, 0),
             total,
             planned,
+            group: Box::new(Alone),
         })
+    }
+
+    /// Trains together with other processes: each computes the gradient of its share of a step's rows.
+    /// All must have been made alike and go through the same calls.
+    ///
+    /// # Errors
+    /// If a step has fewer rows than there are processes.
+    pub fn with_group(mut self, group: Box<dyn Exchange + 'a>) -> Result<Self, TrainError> {
+        let (rows, size) = (self.config.rows_per_step, group.size());
+        if rows < size {
+            return Err(GroupError::TooFewRows { rows, size }.into());
+        }
+        self.group = group;
+        Ok(self)
+    }
+
+    /// Whether this process keeps the logs and the checkpoints.
+    pub fn leads(&self) -> bool {
+        self.group.rank() == 0
+    }
+
+    /// Whether any process of the group is to stop.
+    pub(crate) fn agree_to_stop(&mut self, stop: bool) -> Result<bool, TrainError> {
+        let mut votes = [f64::from(u8::from(stop))];
+        self.group.sum(Vec::new(), &mut votes)?;
+        Ok(votes[0] > 0.0)
+    }
+
+    /// The score that the first process found.
+    pub(crate) fn agree_on_score(&mut self, score: f64) -> Result<f64, TrainError> {
+        let own = match self.leads() {
+            true => score,
+            false => 0.0,
+        };
+        let mut scores = [own];
+        self.group.sum(Vec::new(), &mut scores)?;
+        Ok(scores[0])
     }
 
     /// Steps done.
@@ -218,23 +262,28 @@ impl<'a> Trainer<'a> {
     /// One optimizer step.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`] if the loss or the gradient is not finite; nothing is updated then.
+    /// [`TrainError::Diverged`] if the loss or the gradient is not finite, [`TrainError::Group`] if another
+    /// process is lost; nothing is updated then.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let begin = Instant::now();
         let first = self.step * self.config.rows_per_step;
         let chosen: Vec<usize> = (first..first + self.config.rows_per_step)
             .map(|n| self.row_index(n))
             .collect();
-        let count: f64 = chosen.iter().map(|i| self.divisor(&self.rows[*i])).sum();
-        let mut loss = 0.0;
-        let (mut tokens, mut targets) = (0, 0);
+        let own = chosen.iter().skip(self.group.rank());
+        // Loss, what it is divided by, tokens and targets.
+        let mut counts = [0.0; 4];
         let mut sum: Option<Vec<Tensor<3>>> = None;
-        for index in chosen {
-            let row = &self.rows[index];
+        for index in own.step_by(self.group.size()) {
+            let row = &self.rows[*index];
             let gradient = row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
-            loss += gradient.loss;
-            tokens += row.ids.len();
-            targets += row.num_positions();
+            let more = [
+                gradient.loss,
+                self.divisor(row),
+                row.ids.len() as f64,
+                row.num_positions() as f64,
+            ];
+            counts.iter_mut().zip(more).for_each(|(a, b)| *a += b);
             sum = Some(match sum {
                 None => gradient.tensors,
                 Some(sum) => sum
@@ -244,9 +293,12 @@ impl<'a> Trainer<'a> {
                     .collect(),
             });
         }
+        // Every process has a row, or it could not have joined.
+        let sum = self.group.sum(sum.unwrap_or_default(), &mut counts)?;
+        let [loss, count, tokens, targets] = counts;
+        let (tokens, targets) = (tokens as usize, targets as usize);
         let loss = loss / count;
         let lr = learning_rate(&self.config, self.step, self.planned);
-        let sum = sum.unwrap_or_default();
         let grad_norm = global_norm(&sum) / count;
         if !(loss.is_finite() && grad_norm.is_finite()) {
             return Err(TrainError::Diverged {

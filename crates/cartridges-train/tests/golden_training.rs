@@ -10,7 +10,8 @@ use cartridges_model::decoder::{Decoder, KvSource, ModelConfig, Packed};
 use cartridges_model::weights::Weights;
 use cartridges_ops::{AttentionLayout, DeviceChoice};
 use cartridges_train::{
-    LossPer, PackedRow, Recompute, Schedule, Target, TrainConfig, Trainer, row_gradient,
+    Alone, Exchange, Facts, GroupError, GroupOptions, LossPer, PackedRow, Recompute, Schedule,
+    Star, Target, TrainConfig, Trainer, row_gradient,
 };
 use safetensors::SafeTensors;
 
@@ -400,4 +401,83 @@ fn a_resumed_run_has_the_same_losses() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     assert!(new().resume(&path, "run").is_err());
+}
+
+/// Two members, each with its share of a step's rows, against one with all of them.
+#[test]
+fn two_members_train_as_one_does() {
+    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    for name in MODELS {
+        let golden = Golden::open(name, &device);
+        let start = golden.stored("init_keys", "init_values");
+        let rows: Vec<PackedRow> = (1..=4)
+            .map(|part| {
+                let mut row = golden.row();
+                row.targets.truncate(row.targets.len() * part / 4);
+                row.positions = row.num_positions() as f64;
+                row
+            })
+            .collect();
+        let config = TrainConfig {
+            steps: 12,
+            rows_per_step: 3,
+            lr: 5e-3,
+            max_grad_norm: 0.1,
+            ema_decay: 0.5,
+            ..golden_config()
+        };
+        let run = |group: Box<dyn Exchange>| {
+            let trainer = Trainer::new(&golden.decoder, &start, rows.clone(), config.clone());
+            let mut trainer = trainer.unwrap().with_group(group).unwrap();
+            let curve: Vec<f32> = (0..12)
+                .map(|_| trainer.step().unwrap().loss as f32)
+                .collect();
+            (curve, trainer.cartridge().unwrap())
+        };
+        let (wanted_curve, wanted) = run(Box::new(Alone));
+        let facts = Facts::new("weights", "data", &config);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let leader = listener.local_addr().unwrap().to_string();
+        let options = GroupOptions::default();
+        let both = std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                run(Box::new(
+                    Star::join(&leader, 1, 2, &facts, options).unwrap(),
+                ))
+            });
+            let first = Star::lead(&listener, 2, &facts, options, &mut || Ok(())).unwrap();
+            [run(Box::new(first)), second.join().unwrap()]
+        });
+        assert_eq!(both[0], both[1], "{name}: the members differ");
+        assert_close(&both[0].0, &wanted_curve, 1e-4, &format!("{name} curve"));
+        assert_ne!(wanted, start);
+        for (found, wanted) in both[0].1.layers.iter().zip(&wanted.layers) {
+            assert_close(&found.key, &wanted.key, 1e-4, &format!("{name} keys"));
+            assert_close(&found.value, &wanted.value, 1e-4, &format!("{name} values"));
+        }
+    }
+    let golden = Golden::open("tiny-qwen2", &device);
+    let start = golden.stored("init_keys", "init_values");
+    let trainer = Trainer::new(&golden.decoder, &start, vec![golden.row()], golden_config());
+    struct Two;
+    impl Exchange for Two {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn size(&self) -> usize {
+            2
+        }
+        fn sum(&mut self, t: Vec<Tensor<3>>, _: &mut [f64]) -> Result<Vec<Tensor<3>>, GroupError> {
+            Ok(t)
+        }
+        fn share(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+            Ok(bytes)
+        }
+    }
+    let refused = trainer.unwrap().with_group(Box::new(Two)).err().unwrap();
+    assert!(
+        refused
+            .to_string()
+            .contains("rows_per_step is 1 for 2 processes")
+    );
 }

@@ -105,6 +105,8 @@ mod convert;
 mod data;
 #[path = "cli/eval.rs"]
 mod eval;
+#[path = "cli/group.rs"]
+mod group;
 #[path = "cli/kills.rs"]
 mod kills;
 #[path = "cli/logits.rs"]

@@ -6,12 +6,13 @@ use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
 use cartridges_train::{
     DataSource, Dropped, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
+    share_start,
 };
 use clap::Args;
 use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::{StartArgs, distill, start};
+use crate::pipeline::{GroupArgs, Member, StartArgs, distill_in, start};
 
 /// Train a cartridge on conversations of self-study.
 #[derive(Debug, Clone, Args)]
@@ -45,6 +46,8 @@ pub struct TrainArgs {
     out: PathBuf,
     #[command(flatten)]
     start: StartArgs,
+    #[command(flatten)]
+    group: GroupArgs,
     /// TOML file with settings of training; flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -133,11 +136,39 @@ fn tracker_kind(name: &str) -> Result<TrackerKind, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// If data, text, model or folder cannot be used, or training diverges.
+/// If data, text, model or folder cannot be used, training diverges, or another process of the group is
+/// lost.
 pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let config = args.config()?;
     args.start.check()?;
-    writable_folder(&args.out)?;
+    let mut members = args.group.begin(&config)?.into_iter();
+    let Some(first) = members.next() else {
+        bail!("there is nobody to train");
+    };
+    if first.leads() {
+        writable_folder(&args.out)?;
+    }
+    std::thread::scope(|scope| {
+        let others: Vec<_> = members
+            .map(|member| scope.spawn(|| train_as(member, &args, &config, runtime)))
+            .collect();
+        let done = train_as(first, &args, &config, runtime);
+        for other in others {
+            // Where one fails, the first fails as well and says so; its own words say why.
+            if let Ok(Err(error)) = other.join() {
+                eprintln!("{error:#}");
+            }
+        }
+        done
+    })
+}
+
+fn train_as(
+    mut member: Member,
+    args: &TrainArgs,
+    config: &TrainConfig,
+    runtime: &RuntimeArgs,
+) -> Result<()> {
     let (conversations, taken) = read_mixture(&config.data, config.seed)?;
     for source in taken.iter().filter(|s| s.rows != s.conversations) {
         let Dropped {
@@ -145,29 +176,46 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
             cut_off,
             duplicates,
         } = source.dropped;
-        eprintln!(
-            "{} conversations from the {} of {} (left out: {duplicates} duplicates, {empty} with an \
-             empty answer, {cut_off} with one cut off)",
-            source.conversations,
-            source.rows,
-            source.path.display()
-        );
+        if member.leads() {
+            eprintln!(
+                "{} conversations from the {} of {} (left out: {duplicates} duplicates, {empty} with \
+                 an empty answer, {cut_off} with one cut off)",
+                source.conversations,
+                source.rows,
+                source.path.display()
+            );
+        }
     }
-    let corpus = args.corpus.as_deref().map(read_corpus).transpose()?;
-    let model = args.model.open(&runtime.open()?)?;
-    let begun = start(
-        &model,
-        &args.start,
-        corpus.as_deref(),
-        &conversations,
-        config.seed,
-    )?;
-    let done = distill(&model, &begun.cartridge, &conversations, &config, &args.out)?;
+    let corpus = match member.leads() {
+        true => args.corpus.as_deref().map(read_corpus).transpose()?,
+        false => None,
+    };
+    let runtime = member.open(runtime)?;
+    let model = args.model.open(&runtime)?;
+    let mut group = member.meet(&model, &runtime, &conversations, config)?;
+    let begun = match member.leads() {
+        true => Some(start(
+            &model,
+            &args.start,
+            corpus.as_deref(),
+            &conversations,
+            config.seed,
+        )?),
+        false => None,
+    };
+    let (begun, how) = begun.map(|start| (start.cartridge, start.how)).unzip();
+    let begun = share_start(&mut *group, begun)?;
+    let processes = group.size();
+    let done = distill_in(group, &model, &begun, &conversations, config, &args.out)?;
+    if !member.leads() {
+        return Ok(());
+    }
     let made_by = serde_json::json!({
         "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
-        "start": begun.how,
+        "start": how,
         "training": done.how,
         "data": taken,
+        "processes": processes,
     });
     save(
         &args.out,
@@ -176,6 +224,7 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
         &made_by,
         CartridgeDtype::F32,
     )?;
+    member.finish();
     println!(
         "cartridge of {} slots in {} (last loss {:.4})",
         done.cartridge.slots,

@@ -9,8 +9,8 @@ use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{Cartridge, HostCartridge};
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
-    BestBy, CHECKPOINT, CheckpointError, Evaluation, Hooks, RunEnd, RunError, Score, StepReport,
-    TrainConfig, Trainer, examples, open_trackers, pack, train,
+    Alone, BestBy, CHECKPOINT, CheckpointError, Evaluation, Exchange, Hooks, RunEnd, RunError,
+    Score, StepReport, TrainConfig, Trainer, examples, open_trackers, pack, train,
 };
 use sha2::{Digest, Sha256};
 
@@ -41,17 +41,40 @@ pub fn distill(
     config: &TrainConfig,
     folder: &Path,
 ) -> Result<Distilled> {
+    distill_in(Box::new(Alone), model, start, conversations, config, folder)
+}
+
+/// As [`distill`], with the other processes of a group, which all give the same.
+///
+/// # Errors
+/// As [`distill`], and if another process is lost, with a checkpoint on disk.
+pub fn distill_in(
+    mut group: Box<dyn Exchange>,
+    model: &Arc<LanguageModel>,
+    start: &HostCartridge,
+    conversations: &[Conversation],
+    config: &TrainConfig,
+    folder: &Path,
+) -> Result<Distilled> {
+    let leads = group.rank() == 0;
     let vocab = model.decoder.config().vocab_size;
     let (made, left_out) = examples(conversations, &model.text, vocab, config)?;
-    if left_out > 0 {
+    if left_out > 0 && leads {
         eprintln!("{left_out} conversations have no targets and are left out");
     }
     let rows = pack(&made, config);
     let row_count = rows.len();
-    let evaluations = Evaluations::open(model, config)?;
+    let evaluations = match leads {
+        true => Evaluations::open(model, config)?,
+        false => None,
+    };
     let asked = evaluations.as_ref().map(Evaluations::digest);
     let name = run_name(model, start, &made, &asked.unwrap_or_default());
-    let mut trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
+    // The others need not have what is evaluated.
+    let name = group.share(name.into_bytes())?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    let trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
+    let mut trainer = trainer.with_group(group)?;
     let total = trainer.total_steps();
     let progress = progress(total as u64, "training", "steps");
     let begin = Instant::now();
@@ -66,6 +89,9 @@ pub fn distill(
     });
     let score = score.as_mut().map(|score| score as &mut Score<'_>);
     let mut on_step = |report: &StepReport| {
+        if !leads {
+            return;
+        }
         tokens += report.tokens;
         let rate = tokens as f64 / begin.elapsed().as_secs_f64();
         let note = format!("loss {:.3} · {rate:.0} tok/s", report.loss);
@@ -73,7 +99,10 @@ pub fn distill(
         last = Some(*report);
     };
     let hooks = Hooks {
-        trackers: open_trackers(config, folder),
+        trackers: match leads {
+            true => open_trackers(config, folder),
+            false => Vec::new(),
+        },
         on_step: &mut on_step,
         score,
     };
@@ -83,11 +112,11 @@ pub fn distill(
     let steps = trainer.steps_done();
     match end {
         RunEnd::Stopped => return Err(Interrupted("training").into()),
-        RunEnd::OutOfPatience => eprintln!(
+        RunEnd::OutOfPatience if leads => eprintln!(
             "{} scores in a row were no better: training ends after {steps} of {total} steps",
             config.patience
         ),
-        RunEnd::Finished => {}
+        RunEnd::OutOfPatience | RunEnd::Finished => {}
     }
     let mut how = serde_json::json!({
         "examples": made.len(),

@@ -2,12 +2,14 @@
 
 mod distill;
 mod evaluations;
+mod group;
 mod queries;
 mod start;
 mod study;
 mod summary;
 
-pub use distill::{Distilled, distill};
+pub use distill::{Distilled, distill, distill_in};
+pub use group::{GroupArgs, Member};
 pub use queries::reference_queries;
 pub use start::{Init, Start, StartArgs, document_ids, start};
 pub use study::{model_name, read_data, self_study, self_study_of_text};
