@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use cartridges_study::conversation::Conversation;
-use cartridges_study::parquet::{ConversationFileError, read_conversations};
+use cartridges_study::parquet::{ConversationFileError, dataset_files, read_conversations};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -56,8 +56,7 @@ pub fn read_mixture(
     let mut taken = Vec::with_capacity(sources.len());
     let mut seen = HashSet::new();
     for (i, source) in sources.iter().enumerate() {
-        let limit = (source.limit > 0).then_some(source.limit);
-        let rows = read_conversations(&source.path, limit).map_err(|error| MixtureError::Read {
+        let rows = read_source(source).map_err(|error| MixtureError::Read {
             path: source.path.clone(),
             source: error,
         })?;
@@ -79,6 +78,18 @@ pub fn read_mixture(
         true => Err(MixtureError::Empty),
         false => Ok((all, taken)),
     }
+}
+
+fn read_source(source: &DataSource) -> Result<Vec<Conversation>, ConversationFileError> {
+    let limit = match source.limit {
+        0 => usize::MAX,
+        limit => limit,
+    };
+    let mut rows = Vec::new();
+    for file in dataset_files(&source.path)? {
+        rows.extend(read_conversations(&file, Some(limit - rows.len()))?);
+    }
+    Ok(rows)
 }
 
 /// The rows that are taken, in file order within every pass.
@@ -144,6 +155,19 @@ mod tests {
             assert!(count(format!("a{i}")) <= 1);
             assert!((2..=3).contains(&count(format!("b{i}"))));
         }
+        // A folder in the reference's layout is one data set: the limit is for all its files.
+        let parts = folder.path().join("repository/data");
+        std::fs::create_dir_all(&parts).unwrap();
+        for (i, source) in sources[..2].iter().enumerate() {
+            std::fs::copy(&source.path, parts.join(format!("train-{i}.parquet"))).unwrap();
+        }
+        let mut whole = DataSource::new(folder.path().join("repository"));
+        whole.limit = 12;
+        let (all, _) = read_mixture(&[whole], 1).unwrap();
+        let text: Vec<&str> = all.iter().map(|c| c.messages[0].content.as_str()).collect();
+        assert_eq!(text[..10].concat(), "a0a1a2a3a4a5a6a7a8a9");
+        assert_eq!(text[10..], ["b0", "b1"]);
+
         let missing = [DataSource::new(folder.path().join("d.parquet"))];
         let error = read_mixture(&missing, 1).unwrap_err().to_string();
         assert!(error.contains("d.parquet"), "{error}");

@@ -15,6 +15,7 @@ mod progress;
 mod provenance;
 pub mod quickstart;
 pub mod serving;
+pub mod sharing;
 
 pub use interrupt::stop_flag;
 pub use local_client::{LocalClient, TokenizerCodec};

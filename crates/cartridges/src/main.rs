@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    bench, chat, convert, doctor, eval, inspect, logits, serve, synthesize, train,
+    bench, chat, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize, train,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
@@ -51,6 +51,8 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     Convert(Box<convert::ConvertArgs>),
     Inspect(Box<inspect::InspectArgs>),
+    Push(Box<push::PushArgs>),
+    Pull(Box<pull::PullArgs>),
     Logits(Box<logits::LogitsArgs>),
     Doctor(Box<doctor::DoctorArgs>),
 }
@@ -71,6 +73,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(*args, runtime),
         Command::Convert(args) => convert::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),
+        Command::Push(args) => push::run(*args, runtime),
+        Command::Pull(args) => pull::run(*args, runtime),
         Command::Logits(args) => logits::run(*args, runtime),
         Command::Doctor(args) => doctor::run(*args, runtime),
     };

@@ -11,7 +11,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
+    "push",
+    "pull",
     "quickstart",
     "synthesize",
     "train",
@@ -107,6 +109,8 @@ mod data;
 mod eval;
 #[path = "cli/group.rs"]
 mod group;
+#[path = "cli/hub.rs"]
+mod hub;
 #[path = "cli/kills.rs"]
 mod kills;
 #[path = "cli/logits.rs"]

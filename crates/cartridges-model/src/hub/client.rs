@@ -9,10 +9,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
+use hf_hub::repository::{CommitOperation, RepoTreeEntry};
+use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeAny};
 
-use super::progress::Meter;
+use super::progress::{Meter, human};
 use super::reference::is_path_in_repo;
 use super::{HubError, ResolveOptions};
 
@@ -23,14 +23,28 @@ const ATTEMPTS: u32 = 3;
 /// The client gives up after ten seconds on a file that another process is fetching; this many
 /// times it is asked again (about two hours).
 const LOCK_WAITS: u32 = 720;
+/// An upload may be this slow, in bytes per second, before it counts as standing still.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
 
-/// One model repository at one commit.
+/// What stands before the name of a dataset's repository, in addresses and in [`HubRepo::id`].
+pub(crate) const DATASETS: &str = "datasets/";
+
+/// What of a repository is asked for first.
+struct Head {
+    commit: Option<String>,
+    private: Option<bool>,
+}
+
+/// One repository.
 pub(crate) struct HubRepo<'a> {
     options: &'a ResolveOptions,
-    repo: HFRepositorySync<RepoTypeModel>,
+    client: HFClientSync,
+    repo: HFRepositorySync<RepoTypeAny>,
     endpoint: String,
     gated: bool,
-    /// `owner/name`.
+    /// What to do where the hub does not answer.
+    pub without_hub: &'static str,
+    /// `owner/name`, for a dataset `datasets/owner/name`.
     pub id: String,
 }
 
@@ -46,7 +60,7 @@ pub(crate) struct RemoteFile {
 }
 
 impl<'a> HubRepo<'a> {
-    /// A handle on `id`. Nothing is asked yet.
+    /// A handle on `id`, of a model or with [`DATASETS`] before it of a dataset. Nothing is asked yet.
     pub(crate) fn open(
         id: &str,
         gated: bool,
@@ -68,13 +82,19 @@ impl<'a> HubRepo<'a> {
             builder = builder.token(token.trim());
         }
         let client: HFClientSync = builder.build_sync().map_err(hub_error)?;
-        let (owner, name) = hf_hub::split_id(id);
+        let (kind, name) = match id.strip_prefix(DATASETS) {
+            Some(name) => (RepoTypeAny::Dataset, name),
+            None => (RepoTypeAny::Model, id),
+        };
+        let (owner, name) = hf_hub::split_id(name);
         let endpoint = match &options.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => std::env::var("HF_ENDPOINT").unwrap_or("https://huggingface.co".to_owned()),
         };
         Ok(Self {
-            repo: client.model(owner, name),
+            repo: client.repository(kind, owner, name),
+            client,
+            without_hub: "Check the network, or give a model file or folder with --model",
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             gated,
             id: id.to_owned(),
@@ -85,19 +105,144 @@ impl<'a> HubRepo<'a> {
     /// The commit that a revision means now. It is the first question, so it shows within `limit`
     /// whether the hub answers at all.
     pub(crate) fn commit(&self, revision: &str, limit: Duration) -> Result<String, HubError> {
-        let (repo, wanted) = (self.repo.clone(), revision.to_owned());
-        let what = format!("{} at {revision}", self.id);
-        let info = self
-            .within(limit, move || repo.info().revision(wanted).send())?
-            .map_err(|e| self.explain(e, &what))?;
-        match info.sha {
+        match self.head(Some(revision), limit)?.commit {
             Some(sha) if sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(sha),
             other => Err(self.unreachable(&format!("it stated the commit as {other:?}"))),
         }
     }
 
-    /// All files at a commit.
+    fn head(&self, revision: Option<&str>, limit: Duration) -> Result<Head, HubError> {
+        let (client, repo) = (self.client.clone(), self.repo.clone());
+        let wanted = revision.map(str::to_owned);
+        let what = match revision {
+            Some(revision) => format!("{} at {revision}", self.id),
+            None => self.id.clone(),
+        };
+        self.within(limit, move || {
+            let (owner, name) = (repo.owner(), repo.name());
+            Ok(match repo.repo_type() {
+                RepoTypeAny::Dataset => {
+                    let repo = client.dataset(owner, name);
+                    let info = repo.info().maybe_revision(wanted).send()?;
+                    Head {
+                        commit: info.sha,
+                        private: info.private,
+                    }
+                }
+                _ => {
+                    let repo = client.model(owner, name);
+                    let info = repo.info().maybe_revision(wanted).send()?;
+                    Head {
+                        commit: info.sha,
+                        private: info.private,
+                    }
+                }
+            })
+        })?
+        .map_err(|e| self.explain(e, &what))
+    }
+
+    /// Makes the repository if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made, or is to be private and is there and public.
+    pub(crate) fn create(&self, private: bool) -> Result<(), HubError> {
+        let limit = self.options.stall_timeout;
+        let (client, repo) = (self.client.clone(), self.repo.clone());
+        self.within(limit, move || {
+            client
+                .create_repository()
+                .repo_id(&repo.repo_path())
+                .repo_type(*repo.repo_type())
+                .private(private)
+                .exist_ok(true)
+                .send()
+        })?
+        .map_err(|e| self.explain_push(e))?;
+        if private && self.head(None, limit)?.private != Some(true) {
+            return Err(HubError::Unusable {
+                id: self.id.clone(),
+                hint: "it is there already and not private; nothing was sent".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends files of `bytes` bytes together as one commit, and gives its id where the hub states it.
+    ///
+    /// # Errors
+    /// If the hub does not take it. Then nothing in the repository has changed.
+    pub(crate) fn commit_files(
+        &self,
+        files: Vec<CommitOperation>,
+        bytes: u64,
+        message: &str,
+    ) -> Result<Option<String>, HubError> {
+        let (repo, message) = (self.repo.clone(), message.to_owned());
+        let meter = Meter::start(&self.id, bytes, self.options);
+        meter.say(&format!("sending {} to {}", human(bytes), self.id));
+        let seen = meter.clone();
+        // What goes in one piece tells of no progress while it is on its way.
+        let limit = self.options.stall_timeout + Duration::from_secs(bytes / SLOWEST_UPLOAD);
+        let result = run_aside(
+            move || {
+                repo.create_commit()
+                    .operations(files)
+                    .commit_message(message)
+                    .progress(seen)
+                    .send()
+            },
+            |_| {
+                meter.tell();
+                meter.still_for() < limit
+            },
+        );
+        meter.finish();
+        match result {
+            Ok(result) => Ok(result.map_err(|e| self.explain_push(e))?.commit_oid),
+            Err(aside) => Err(self.broke_off(match aside {
+                Aside::TooLong => format!("nothing went for {} s", limit.as_secs()),
+                Aside::Lost(reason) => reason,
+            })),
+        }
+    }
+
+    fn broke_off(&self, reason: String) -> HubError {
+        HubError::Interrupted {
+            file: self.id.clone(),
+            reason,
+        }
+    }
+
+    fn explain_push(&self, error: HFError) -> HubError {
+        let status = match &error {
+            HFError::AuthRequired { context }
+            | HFError::Forbidden { context }
+            | HFError::Http { context } => context.status.as_u16(),
+            HFError::Request { source, .. } if !source.is_connect() => {
+                return self.broke_off(causes(&error));
+            }
+            _ => 0,
+        };
+        match status {
+            401 | 403 => HubError::WriteAccess {
+                id: self.id.clone(),
+                endpoint: self.endpoint.clone(),
+                status,
+            },
+            _ => self.explain(error, &self.id),
+        }
+    }
+
+    /// The files at a commit whose names are paths inside a folder: names become paths in the cache.
     pub(crate) fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, HubError> {
+        let mut files = self.all_files(commit)?;
+        files.retain(|file| is_path_in_repo(&file.path));
+        Ok(files)
+    }
+
+    /// All files at a commit, whatever their names.
+    pub(crate) fn all_files(&self, commit: &str) -> Result<Vec<RemoteFile>, HubError> {
         let (repo, at) = (self.repo.clone(), commit.to_owned());
         let limit = self.options.stall_timeout;
         let entries = self
@@ -108,10 +253,9 @@ impl<'a> HubRepo<'a> {
         Ok(entries
             .into_iter()
             .filter_map(|entry| match entry {
-                // Names become paths in the cache.
                 RepoTreeEntry::File {
                     path, size, lfs, ..
-                } if is_path_in_repo(&path) => Some(RemoteFile {
+                } => Some(RemoteFile {
                     bytes: lfs.as_ref().and_then(|l| l.size).unwrap_or(size),
                     large: lfs.is_some(),
                     path,
@@ -208,7 +352,7 @@ impl<'a> HubRepo<'a> {
         HubError::Unreachable {
             endpoint: self.endpoint.clone(),
             reason: reason.to_owned(),
-            hint: "Check the network, or give a model file or folder with --model".to_owned(),
+            hint: self.without_hub.to_owned(),
         }
     }
 

@@ -64,6 +64,20 @@ pub enum HubError {
         /// What to do.
         hint: String,
     },
+    /// The hub does not take what is sent.
+    #[error(
+        "the hub does not let us write to {id}: set HF_TOKEN to a token with write access \
+         ({endpoint}/settings/tokens) of an account that the repository belongs to (HTTP {status}). \
+         Nothing was changed"
+    )]
+    WriteAccess {
+        /// Hub id.
+        id: String,
+        /// Address of the hub.
+        endpoint: String,
+        /// Its answer.
+        status: u16,
+    },
     /// The hub has no such model, revision or file.
     #[error("the hub has no {what}: {hint}")]
     NotFound {

@@ -1,4 +1,5 @@
-//! Models by name: model cards, the hub, its cache, and other places to get a model from.
+//! Models by name: model cards, the hub, its cache, and other places to get a model from. Data sets and
+//! what plugs into a model go to the hub and come from it.
 //!
 //! ```no_run
 //! use cartridges_model::hub::{ModelRef, ResolveOptions, resolve};
@@ -16,6 +17,8 @@ mod named_files;
 mod options;
 mod pip;
 mod progress;
+mod pull;
+mod push;
 mod reference;
 mod resolve;
 mod snapshot;
@@ -37,5 +40,7 @@ pub use card::{
 pub use error::HubError;
 pub use named_files::fetch_files;
 pub use options::{Notice, ResolveOptions};
-pub use reference::ModelRef;
+pub use pull::{Pulled, PulledFile, pull_files};
+pub use push::{Content, PushFile, Pushed, push_files};
+pub use reference::{ModelRef, hub_id};
 pub use resolve::{ModelFiles, ModelPath, Origin, resolve};

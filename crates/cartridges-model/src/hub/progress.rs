@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
+use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler, UploadEvent};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::ResolveOptions;
@@ -119,6 +119,9 @@ impl ProgressHandler for Meter {
                 }
             }
             ProgressEvent::Download(DownloadEvent::AggregateProgress {
+                bytes_completed, ..
+            })
+            | ProgressEvent::Upload(UploadEvent::Progress {
                 bytes_completed, ..
             }) => self.set(*bytes_completed),
             _ => {}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::card::{cards, find_card};
+use super::client::DATASETS;
 use super::{HubError, ModelCard};
 
 /// A model as a person names it. [`fmt::Display`] writes a form that [`ModelRef::parse`] reads.
@@ -299,6 +300,28 @@ pub(crate) fn is_hub_id(id: &str) -> bool {
     };
     id.split_once('/')
         .is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// The hub's `owner/name` of a model that a person or a record names by a card or by its id, with or
+/// without revision and file; none for a path.
+pub fn hub_id(text: &str) -> Option<String> {
+    if let Ok(Some(card)) = find_card(text) {
+        return Some(card.hub.id.clone());
+    }
+    let id = text.split([':', '@']).next().unwrap_or(text);
+    let is_path = Path::new(text).exists();
+    (is_hub_id(id) && !is_path).then(|| id.to_owned())
+}
+
+/// `owner/name` with or without `datasets/` before it.
+pub(crate) fn check_repo_id(id: &str) -> Result<(), HubError> {
+    match is_hub_id(id.strip_prefix(DATASETS).unwrap_or(id)) {
+        true => Ok(()),
+        false => Err(bad(
+            id,
+            "a repository is named owner/name, a dataset also datasets/owner/name".to_owned(),
+        )),
+    }
 }
 
 /// A revision becomes part of a path in the cache, so it may not climb out of it.

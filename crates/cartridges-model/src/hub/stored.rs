@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::client::RemoteFile;
+use super::client::{DATASETS, RemoteFile};
 use super::progress::human;
 use super::reference::is_revision;
 use super::verify::{Stated, check_file, is_sha256, sha256_file, write_stamp};
@@ -19,7 +19,13 @@ use crate::atomic_file::write_bytes;
 const WORTH_A_WORD: u64 = 256 << 20;
 
 fn repo_folder(id: &str, options: &ResolveOptions) -> PathBuf {
-    let name = format!("models--{}", id.replace('/', "--"));
+    // A dataset's id begins with the word already.
+    let kind = if id.starts_with(DATASETS) {
+        ""
+    } else {
+        "models--"
+    };
+    let name = format!("{kind}{}", id.replace('/', "--"));
     options.hub_folder().join(name)
 }
 

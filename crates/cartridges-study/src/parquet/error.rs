@@ -17,6 +17,14 @@ pub enum ConversationFileError {
         #[source]
         source: io::Error,
     },
+    /// A folder that holds no data set.
+    #[error(
+        "{path} holds no data set: expected dataset.parquet, data/*.parquet or artifact/*.parquet in it"
+    )]
+    NoDataSet {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The file is not a complete parquet file, or lies about its contents.
     #[error("{path} is not a sound parquet file: {reason}")]
     Malformed {

@@ -13,6 +13,7 @@
 mod batch;
 mod columns;
 mod error;
+mod files;
 mod guard;
 mod metadata_columns;
 mod reader;
@@ -22,5 +23,6 @@ mod tests;
 mod writer;
 
 pub use error::ConversationFileError;
+pub use files::dataset_files;
 pub use reader::{ConversationReader, read_conversations};
 pub use writer::{StreamOptions, write_conversation_stream, write_conversations};

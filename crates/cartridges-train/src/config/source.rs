@@ -7,11 +7,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A parquet file of conversations and how much of it is used. In a file of settings its path alone
+/// A data set of conversations and how much of it is used. In a file of settings its path alone
 /// may stand for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DataSource {
-    /// The file.
+    /// A parquet file, or a folder of them as the reference lays it out (`data/*.parquet`). The command
+    /// line also reads `hf:owner/name[@revision]`, a dataset repository of the hub in that layout.
     pub path: PathBuf,
     /// How often each conversation is seen: 2 is twice, 0.5 half of them, drawn by the seed
     /// (default 1).

@@ -2,7 +2,7 @@
 
 mod cartridge;
 mod colour;
-mod conversations;
+pub(crate) mod conversations;
 mod model;
 mod page;
 mod samples;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cartridges_model::atomic_file::write_bytes;
 use cartridges_model::hub::{ModelRef, ResolveOptions, find_card, resolve};
+use cartridges_study::parquet::dataset_files;
 use clap::{Args, ValueEnum};
 use samples::Tokens;
 use serde_json::Value;
@@ -168,12 +169,10 @@ fn findings(path: &Path, view: &View) -> Result<Findings> {
             () if has("cartridge.json") => cartridge::folder(path),
             () if has("plan.json") => synthesis::run_folder(path, view),
             () if has("config.json") => model::model(path),
-            () if has("dataset.parquet") => {
-                conversations::file(&path.join("dataset.parquet"), view)
-            }
+            () if dataset_files(path).is_ok() => conversations::file(path, view),
             () => bail!(
-                "{}: not a cartridge (cartridge.json), a synthesis run (plan.json) or a model \
-                 (config.json)",
+                "{}: not a cartridge (cartridge.json), a synthesis run (plan.json), a data set \
+                 (data/*.parquet) or a model (config.json)",
                 path.display()
             ),
         };

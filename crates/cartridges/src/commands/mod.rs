@@ -7,6 +7,8 @@ pub mod doctor;
 pub mod eval;
 pub mod inspect;
 pub mod logits;
+pub mod pull;
+pub mod push;
 pub mod serve;
 pub mod synthesize;
 pub mod train;

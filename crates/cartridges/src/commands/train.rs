@@ -1,9 +1,11 @@
 //! `cartridges train`: a cartridge from conversations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
+use cartridges_model::hub::ResolveOptions;
 use cartridges_train::{
     DataSource, Dropped, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
     share_start,
@@ -13,6 +15,7 @@ use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
 use crate::pipeline::{GroupArgs, Member, StartArgs, distill_in, start};
+use crate::sharing::local_sources;
 
 /// Train a cartridge on conversations of self-study.
 #[derive(Debug, Clone, Args)]
@@ -24,8 +27,8 @@ handbook.txt --out cartridges/handbook\n  cartridges chat --cartridge cartridges
 pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Conversations (parquet); may repeat. Needed unless `data` in --config names some, which it wins
-    /// over.
+    /// Conversations: a parquet file, a folder of them (data/*.parquet), or hf:owner/name, a data set on
+    /// the hub. May repeat. Needed unless `data` in --config names some, which it wins over.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Leave out conversations that say the same as an earlier one.
@@ -139,8 +142,13 @@ fn tracker_kind(name: &str) -> Result<TrackerKind, String> {
 /// If data, text, model or folder cannot be used, training diverges, or another process of the group is
 /// lost.
 pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
-    let config = args.config()?;
+    let mut config = args.config()?;
     args.start.check()?;
+    let mut hub = ResolveOptions::from_env();
+    hub.offline |= args.model.offline;
+    hub.notice = Some(Arc::new(|line| eprintln!("{line}")));
+    config.eval_data = local_sources(&config.eval_data, &hub)?;
+    let data = local_sources(&config.data, &hub)?;
     let mut members = args.group.begin(&config)?.into_iter();
     let Some(first) = members.next() else {
         bail!("there is nobody to train");
@@ -150,9 +158,9 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     }
     std::thread::scope(|scope| {
         let others: Vec<_> = members
-            .map(|member| scope.spawn(|| train_as(member, &args, &config, runtime)))
+            .map(|member| scope.spawn(|| train_as(member, &args, &config, &data, runtime)))
             .collect();
-        let done = train_as(first, &args, &config, runtime);
+        let done = train_as(first, &args, &config, &data, runtime);
         for other in others {
             // Where one fails, the first fails as well and says so; its own words say why.
             if let Ok(Err(error)) = other.join() {
@@ -167,9 +175,10 @@ fn train_as(
     mut member: Member,
     args: &TrainArgs,
     config: &TrainConfig,
+    data: &[DataSource],
     runtime: &RuntimeArgs,
 ) -> Result<()> {
-    let (conversations, taken) = read_mixture(&config.data, config.seed)?;
+    let (conversations, taken) = read_mixture(data, config.seed)?;
     for source in taken.iter().filter(|s| s.rows != s.conversations) {
         let Dropped {
             empty,

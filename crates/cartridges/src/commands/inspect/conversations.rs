@@ -1,10 +1,10 @@
 //! What a data set of conversations holds.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cartridges_study::parquet::ConversationReader;
+use cartridges_study::parquet::{ConversationReader, dataset_files};
 use serde::Serialize;
 
 use super::samples::{Sample, Tokens};
@@ -35,10 +35,10 @@ impl Spread {
 
 /// All that is shown of a data set.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct DataSet {
-    rows: usize,
+pub(crate) struct DataSet {
+    pub(crate) rows: usize,
     messages: usize,
-    tokens: usize,
+    pub(crate) tokens: usize,
     tokens_per_conversation: Spread,
     tokens_per_message: BTreeMap<&'static str, Spread>,
     /// Top-k entries over all messages, and token positions that have any.
@@ -51,10 +51,10 @@ pub(super) struct DataSet {
     pub(super) samples: Vec<Sample>,
 }
 
-/// A parquet file of conversations.
+/// A parquet file of conversations, or a folder of them.
 pub(super) fn file(path: &Path, view: &View) -> Result<Findings> {
     let tokens = view.tokens(path)?;
-    let data = read(path, view.samples, tokens.as_ref())?;
+    let data = read(&dataset_files(path)?, view.samples, tokens.as_ref())?;
     let text = format!(
         "{}{}",
         fields(&[("conversations", path.display().to_string())]),
@@ -73,17 +73,24 @@ pub(super) fn file(path: &Path, view: &View) -> Result<Findings> {
     })
 }
 
-fn read(path: &Path, samples: usize, tokens: Option<&Tokens>) -> Result<DataSet> {
+/// Counts what the files hold together.
+///
+/// # Errors
+/// If one cannot be read; every row is looked at.
+pub(crate) fn read(files: &[PathBuf], samples: usize, tokens: Option<&Tokens>) -> Result<DataSet> {
     let mut data = DataSet::default();
-    let reader = ConversationReader::open(path)?;
-    // Spread over the whole file: its beginning is often of one kind.
-    let rows = reader.num_rows();
+    let readers: Vec<ConversationReader> = files
+        .iter()
+        .map(|file| ConversationReader::open(file))
+        .collect::<Result<_, _>>()?;
+    // Spread over the whole: its beginning is often of one kind.
+    let rows: usize = readers.iter().map(ConversationReader::num_rows).sum();
     let wanted: Vec<usize> = (0..samples.min(rows))
         .map(|i| i * rows / samples.min(rows))
         .collect();
     let mut lengths = Vec::new();
     let mut by_role: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
-    for conversation in reader {
+    for conversation in readers.into_iter().flatten() {
         let conversation = conversation?;
         if wanted.get(data.samples.len()) == Some(&data.rows) {
             data.samples
@@ -130,7 +137,7 @@ fn read(path: &Path, samples: usize, tokens: Option<&Tokens>) -> Result<DataSet>
 
 impl DataSet {
     /// What it holds in all, by name.
-    pub(super) fn totals(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn totals(&self) -> Vec<(&'static str, String)> {
         let per_position = self.target_entries as f64 / self.target_positions.max(1) as f64;
         let targets = match self.target_entries {
             0 => "none (the tokens themselves are the targets)".to_owned(),
@@ -148,7 +155,7 @@ impl DataSet {
     }
 
     /// Least, middle and largest number of tokens of a conversation and of each speaker's messages.
-    pub(super) fn lengths(&self) -> Vec<Vec<String>> {
+    pub(crate) fn lengths(&self) -> Vec<Vec<String>> {
         let spread = |name: &str, s: &Spread| {
             let mut row = vec![name.to_owned()];
             row.extend([s.min, s.median, s.max].map(|n| n.to_string()));
@@ -164,7 +171,7 @@ impl DataSet {
     }
 
     /// How often there is what, by what is counted.
-    pub(super) fn counts(&self) -> Vec<(&'static str, Vec<Vec<String>>)> {
+    pub(crate) fn counts(&self) -> Vec<(&'static str, Vec<Vec<String>>)> {
         [
             ("kind", &self.kinds),
             ("seed type", &self.seed_types),
@@ -183,7 +190,7 @@ impl DataSet {
 }
 
 /// Heads of the table of lengths.
-pub(super) const LENGTHS: [&str; 4] = ["tokens per", "min", "median", "max"];
+pub(crate) const LENGTHS: [&str; 4] = ["tokens per", "min", "median", "max"];
 
 fn show(data: &DataSet, coloured: bool, with_tokens: bool) -> String {
     let mut text = fields(&data.totals());

@@ -75,7 +75,7 @@ impl Sample {
 }
 
 /// Text of token ids.
-pub(super) struct Tokens(ChatTokenizer);
+pub(crate) struct Tokens(ChatTokenizer);
 
 impl Tokens {
     pub(super) fn new(tokenizer: ChatTokenizer) -> Self {
