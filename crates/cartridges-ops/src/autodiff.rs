@@ -4,10 +4,11 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend};
 
 use crate::layout::AttentionLayout;
+use crate::packed::{self, PackedLayout};
 use crate::portable;
 use crate::traits::DecoderOps;
 
@@ -26,6 +27,32 @@ impl<B: Backend + DecoderOps, C: CheckpointStrategy> DecoderOps for Autodiff<B, 
                 prep.finish(weight.clone(), B::project(x.into_primitive(), weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::project(x.into_primitive(), weight)),
+        }
+    }
+
+    fn project_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        if scales.is_tracked() {
+            return packed::project::<Self>(x, words, scales, layout);
+        }
+        let scales = scales.into_primitive();
+        match PackedLinearBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let state = (words.clone(), scales.clone(), layout);
+                let out = B::project_packed(x.into_primitive(), words, scales, layout);
+                prep.finish(state, out)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::project_packed(x.into_primitive(), words, scales, layout))
+            }
         }
     }
 
@@ -127,6 +154,20 @@ impl<B: Backend + DecoderOps> Backward<B, 1> for LinearBackward {
         let weight = ops.state;
         unary::<B, _>(ops.parents, ops.node, grads, |grad| {
             B::project_grad(grad, weight)
+        });
+    }
+}
+
+#[derive(Debug)]
+struct PackedLinearBackward;
+
+impl<B: Backend + DecoderOps> Backward<B, 1> for PackedLinearBackward {
+    type State = (IntTensor<B>, FloatTensor<B>, PackedLayout);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (words, scales, layout) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+            B::project_packed_grad(grad, words, scales, layout)
         });
     }
 }

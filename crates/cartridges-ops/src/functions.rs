@@ -6,6 +6,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use crate::layout::AttentionLayout;
+use crate::matrix::Matrix;
 use crate::targets::TopkTargets;
 use crate::traits::DecoderOps;
 
@@ -76,7 +77,7 @@ const CROSS_ENTROPY_CHUNK: usize = 128;
 
 /// Sparse cross entropy straight from hidden states, never holding more than one chunk of logits.
 ///
-/// `hidden [t, h]` and `head [vocab, h]` must not be tracked by autodiff. Gives the sum
+/// `hidden [t, h]` must not be tracked by autodiff; the head is `[vocab, h]`. Gives the sum
 /// `Σ_j −w_j log_softmax(hidden · headᵀ)[row_j, id_j]` and its gradient with respect to `hidden`.
 ///
 /// A row with a tail bucket ([`TopkTargets::with_rest`]) of weight `r` adds `−r log q`, where `q` is
@@ -87,7 +88,7 @@ const CROSS_ENTROPY_CHUNK: usize = 128;
 /// [`REST_FLOOR`]: crate::REST_FLOOR
 pub fn topk_cross_entropy(
     hidden: Tensor<2>,
-    head: &Tensor<2>,
+    head: &Matrix,
     targets: &TopkTargets,
 ) -> (f64, Tensor<2>) {
     let [rows, _] = hidden.dims();
@@ -96,11 +97,23 @@ pub fn topk_cross_entropy(
     let mut grads = Vec::with_capacity(rows.div_ceil(CROSS_ENTROPY_CHUNK));
     for start in (0..rows).step_by(CROSS_ENTROPY_CHUNK) {
         let len = CROSS_ENTROPY_CHUNK.min(rows - start);
-        let (loss, grad) = Dispatch::topk_cross_entropy(
-            hidden.clone().narrow(0, start, len).into_dispatch(),
-            head.clone().into_dispatch(),
-            targets.slice(start, len),
-        );
+        let hidden = hidden.clone().narrow(0, start, len);
+        let targets = targets.slice(start, len);
+        let (loss, grad) = match head {
+            Matrix::Dense(head) => Dispatch::topk_cross_entropy(
+                hidden.into_dispatch(),
+                head.clone().into_dispatch(),
+                targets,
+            ),
+            Matrix::Packed(packed) => {
+                let logits = head.project(hidden).into_dispatch();
+                let (loss, grad) = Dispatch::cross_entropy_of_logits(logits, targets);
+                let (words, scales, layout) = packed.parts();
+                let (words, scales) = (words.into_dispatch(), scales.into_dispatch());
+                let grad = Dispatch::project_packed_grad(grad, words, scales, layout);
+                (loss, grad)
+            }
+        };
         sum += Tensor::<1>::from_dispatch(loss).into_scalar::<f32>() as f64;
         grads.push(Tensor::<2>::from_dispatch(grad));
     }

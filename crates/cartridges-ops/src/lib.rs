@@ -17,6 +17,8 @@ mod cpu;
 mod device;
 mod functions;
 mod layout;
+mod matrix;
+mod packed;
 mod portable;
 mod targets;
 #[cfg_attr(feature = "ndarray", allow(deprecated))] // kept for comparison until Burn drops it
@@ -27,6 +29,8 @@ pub use functions::{
     linear, prefix_attention, rms_norm, rotary, swiglu, topk_cross_entropy, write_rows,
 };
 pub use layout::{AttentionLayout, KeyRange, LayoutError, QueryRun};
+pub use matrix::{Matrix, PackedMatrix};
+pub use packed::{BLOCK, PackedLayout, PackedRows, Packing};
 pub use targets::{REST_FLOOR, TargetsError, TopkTargets};
 pub use traits::DecoderOps;
 

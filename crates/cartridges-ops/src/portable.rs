@@ -274,15 +274,23 @@ pub fn topk_cross_entropy<B: Backend>(
     head: FloatTensor<B>,
     targets: TopkTargets,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [rows, _] = dims::<B, 2>(&hidden);
-    let [vocab, _] = dims::<B, 2>(&head);
+    let logits = linear::<B>(hidden, head.clone());
+    let (loss, grad) = cross_entropy_of_logits::<B>(logits, targets);
+    (loss, linear_grad::<B>(grad, head))
+}
+
+pub fn cross_entropy_of_logits<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: TopkTargets,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [rows, vocab] = dims::<B, 2>(&logits);
     let mut dense = vec![0f32; rows * vocab];
     let mut mass = vec![0f32; rows];
     for &(row, id, weight) in targets.entries() {
         dense[row as usize * vocab + id as usize] += weight;
         mass[row as usize] += weight;
     }
-    let (device, dtype) = (hidden.device(), hidden.dtype());
+    let (device, dtype) = (logits.device(), logits.dtype());
     let upload = |values: Vec<f32>, columns: usize| {
         let data = TensorData::new(values, [rows, columns]).convert_dtype(dtype);
         B::float_from_data(data, &device)
@@ -295,7 +303,6 @@ pub fn topk_cross_entropy<B: Backend>(
         (upload(masked, vocab), upload(weights.to_vec(), 1))
     });
     let (dense, mass) = (upload(dense, vocab), upload(mass, 1));
-    let logits = linear::<B>(hidden, head.clone());
     let max = B::float_max_dim(logits.clone(), 1);
     let exp = B::float_exp(B::float_sub(logits.clone(), max.clone()));
     let sum = B::float_sum_dim(exp.clone(), 1);
@@ -313,7 +320,6 @@ pub fn topk_cross_entropy<B: Backend>(
             (B::float_add(loss, rest_loss), B::float_add(grad, rest_grad))
         }
     };
-    let grad = linear_grad::<B>(grad, head);
     (B::float_reshape(loss, Shape::from([1])), grad)
 }
 

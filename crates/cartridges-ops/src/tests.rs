@@ -190,7 +190,7 @@ fn cross_entropy_agrees_and_matches_the_worked_example() {
     let hidden = upload(&[2., 1., 0., 0., 1., 2., 1., 1., 1.], [3, 3], DType::F32);
     let entries = vec![(0, 0, 0.70), (0, 1, 0.25), (1, 2, 0.90)];
     let targets = TopkTargets::new(entries, 3, 3).unwrap();
-    let (sum, _) = topk_cross_entropy(hidden, &identity, &targets);
+    let (sum, _) = topk_cross_entropy(hidden, &identity.into(), &targets);
     assert!((sum / 3.0 - 0.3347).abs() < 5e-5 && (sum / 2.0 - 0.5020).abs() < 5e-5);
 
     let mut rng = ChaCha8Rng::seed_from_u64(4);
@@ -203,7 +203,8 @@ fn cross_entropy_agrees_and_matches_the_worked_example() {
     let targets = TopkTargets::new(entries, rows, vocab).unwrap();
     let run = |dtype| {
         let head = upload(&head, [vocab, h], dtype);
-        let (sum, grad) = topk_cross_entropy(upload(&hidden, [rows, h], dtype), &head, &targets);
+        let (sum, grad) =
+            topk_cross_entropy(upload(&hidden, [rows, h], dtype), &head.into(), &targets);
         (sum, download(grad))
     };
     let ((fast, fast_grad), (exact, exact_grad)) = (run(DType::F32), run(DType::F64));
@@ -268,7 +269,7 @@ fn the_tail_bucket_has_the_value_and_the_slope_of_its_formula() {
     for (dtype, tolerance) in [(DType::F64, 1e-7), (DType::F32, 3e-6)] {
         let head = upload(&head, [vocab, h], dtype);
         let hidden = upload(&hidden, [rows, h], dtype);
-        let (sum, grad) = topk_cross_entropy(hidden, &head, &targets);
+        let (sum, grad) = topk_cross_entropy(hidden, &head.into(), &targets);
         let off = (sum - wanted).abs() / wanted;
         assert!(off < 1e-6, "{dtype:?}: {sum} instead of {wanted}");
         close(&download(grad), &slope, tolerance, &format!("{dtype:?}"));

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+use burn::tensor::FloatDType;
 
 use crate::layout::AttentionLayout;
+use crate::packed::{self, PackedLayout};
 use crate::portable;
 use crate::targets::TopkTargets;
 
@@ -29,6 +32,37 @@ pub trait DecoderOps: Backend {
     /// Gradient of [`DecoderOps::project`] for `x`: `grad [n, out] · weight`, giving `[n, in]`.
     fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::linear_grad::<Self>(grad, weight)
+    }
+
+    /// The values `[rows, width]` of packed rows: `words [rows, words of a row]` of 32 bits and
+    /// `scales [rows, blocks]`.
+    fn unpack(
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        packed::unpack::<Self>(words, scales, layout, dtype)
+    }
+
+    /// [`DecoderOps::project`] with packed weight rows: `x [n, width]`, giving `[n, rows]`.
+    fn project_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        packed::project::<Self>(x, words, scales, layout)
+    }
+
+    /// Gradient of [`DecoderOps::project_packed`] for `x`: `grad [n, rows]` to `[n, width]`.
+    fn project_packed_grad(
+        grad: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        packed::project_grad::<Self>(grad, words, scales, layout)
     }
 
     /// RMS norm over the last axis of `x [n, h]` times `gamma [h]`.
@@ -124,6 +158,14 @@ pub trait DecoderOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         portable::topk_cross_entropy::<Self>(hidden, head, targets)
     }
+
+    /// [`DecoderOps::topk_cross_entropy`] from the logits `[t, vocab]`, and its gradient for them.
+    fn cross_entropy_of_logits(
+        logits: FloatTensor<Self>,
+        targets: TopkTargets,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::cross_entropy_of_logits::<Self>(logits, targets)
+    }
 }
 
 #[cfg(feature = "cpu")]
@@ -134,6 +176,33 @@ impl DecoderOps for burn::backend::Flex {
 
     fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         crate::cpu::linear_grad(grad, weight)
+    }
+
+    fn unpack(
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        crate::cpu::unpack(words, scales, layout, dtype)
+    }
+
+    fn project_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        crate::cpu::project_packed(x, words, scales, layout)
+    }
+
+    fn project_packed_grad(
+        grad: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        crate::cpu::project_packed_grad(grad, words, scales, layout)
     }
 
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
@@ -205,6 +274,13 @@ impl DecoderOps for burn::backend::Flex {
         targets: TopkTargets,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         crate::cpu::topk_cross_entropy(hidden, head, targets)
+    }
+
+    fn cross_entropy_of_logits(
+        logits: FloatTensor<Self>,
+        targets: TopkTargets,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cpu::cross_entropy_of_logits(logits, targets)
     }
 }
 

@@ -39,8 +39,9 @@ pub struct ModelArgs {
     /// Branch, tag or commit of a hub model.
     #[arg(long, value_name = "REV")]
     pub revision: Option<String>,
-    /// In which precision matrices are kept and multiplied: f32, bf16, or auto, which takes bf16 where
-    /// the processor multiplies it faster and the files are no more exact.
+    /// In which precision matrices are kept: f32, bf16, q8 or q4 (8 or 4 bits per value, unpacked block
+    /// by block where they are multiplied), or auto, which takes bf16 where the processor multiplies it
+    /// faster and the files are no more exact.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub precision: PrecisionChoice,
     /// Use files that are on this machine only.
@@ -57,6 +58,10 @@ pub enum PrecisionChoice {
     F32,
     /// Half the memory.
     Bf16,
+    /// A quarter of the memory: blocks of 32 signed bytes with one scale.
+    Q8,
+    /// An eighth of the memory: blocks of 32 integers of 4 bits with one scale.
+    Q4,
 }
 
 impl PrecisionChoice {
@@ -65,6 +70,8 @@ impl PrecisionChoice {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
+            Self::Q8 => Precision::Q8,
+            Self::Q4 => Precision::Q4,
             Self::Auto if !device.multiplies_bf16() => Precision::F32,
             Self::Auto if exact("model.layers.0.self_attn.q_proj.weight") => Precision::F32,
             Self::Auto => Precision::Bf16,

@@ -1,7 +1,7 @@
 //! One transformer layer.
 
 use burn::tensor::Tensor;
-use cartridges_ops::{AttentionLayout, linear, prefix_attention, rms_norm, swiglu};
+use cartridges_ops::{AttentionLayout, Matrix, prefix_attention, rms_norm, swiglu};
 
 use super::config::ModelConfig;
 use super::rope::RotaryAngles;
@@ -24,15 +24,15 @@ pub struct LayerBatch<'a> {
 
 impl LayerBatch<'_> {
     /// `x [n, in] · weightᵀ` and what the adapters add to it at `site`.
-    fn map(&self, site: Site, x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    fn map(&self, site: Site, x: Tensor<2>, weight: &Matrix) -> Tensor<2> {
         if self.adapters.is_empty() {
-            return linear(x, weight);
+            return weight.project(x);
         }
         let target = Target::Layer {
             layer: self.layer,
             site,
         };
-        let y = linear(x.clone(), weight);
+        let y = weight.project(x.clone());
         self.adapters.add(target, &x, y)
     }
 }
@@ -41,21 +41,34 @@ impl LayerBatch<'_> {
 #[derive(Debug, Clone)]
 pub struct Layer {
     pub(super) input_norm: Tensor<1>,
-    pub(super) q_proj: Tensor<2>,
-    pub(super) k_proj: Tensor<2>,
-    pub(super) v_proj: Tensor<2>,
+    pub(super) q_proj: Matrix,
+    pub(super) k_proj: Matrix,
+    pub(super) v_proj: Matrix,
     /// Biases of q, k and v.
     pub(super) qkv_bias: Option<[Tensor<1>; 3]>,
     /// Norms of query and key heads.
     pub(super) qk_norm: Option<[Tensor<1>; 2]>,
-    pub(super) o_proj: Tensor<2>,
+    pub(super) o_proj: Matrix,
     pub(super) post_norm: Tensor<1>,
-    pub(super) gate_proj: Tensor<2>,
-    pub(super) up_proj: Tensor<2>,
-    pub(super) down_proj: Tensor<2>,
+    pub(super) gate_proj: Matrix,
+    pub(super) up_proj: Matrix,
+    pub(super) down_proj: Matrix,
 }
 
 impl Layer {
+    /// The matrices, in the order of the computation.
+    pub(super) fn matrices(&self) -> [&Matrix; 7] {
+        [
+            &self.q_proj,
+            &self.k_proj,
+            &self.v_proj,
+            &self.o_proj,
+            &self.gate_proj,
+            &self.up_proj,
+            &self.down_proj,
+        ]
+    }
+
     /// Runs the layer on `x [n, hidden]` and gives `[n, hidden]`.
     ///
     /// `extend` gets the new queries `[n, heads, head_dim]`, keys and values `[n, kv_heads, head_dim]`
@@ -67,6 +80,18 @@ impl Layer {
         batch: LayerBatch<'_>,
         extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
     ) -> Tensor<2> {
+        let (residual, features) = self.before_down(x, batch, extend);
+        residual + batch.map(Site::DownProj, features, &self.down_proj)
+    }
+
+    /// The layer without its last map: the residual stream `[n, hidden]` to which `down_proj` adds, and
+    /// what it reads, `[n, intermediate]`.
+    pub fn before_down(
+        &self,
+        x: Tensor<2>,
+        batch: LayerBatch<'_>,
+        extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
+    ) -> (Tensor<2>, Tensor<2>) {
         let eps = batch.config.rms_norm_eps;
         let normed = rms_norm(x.clone(), &self.input_norm, eps);
         let (q, k, v) = self.project(normed, batch);
@@ -79,7 +104,12 @@ impl Layer {
         let normed = rms_norm(x.clone(), &self.post_norm, eps);
         let gate = batch.map(Site::GateProj, normed.clone(), &self.gate_proj);
         let up = batch.map(Site::UpProj, normed, &self.up_proj);
-        x + batch.map(Site::DownProj, swiglu(gate, up), &self.down_proj)
+        (x, swiglu(gate, up))
+    }
+
+    /// `down_proj` of `features [n, intermediate]`, without adapters.
+    pub fn down(&self, features: Tensor<2>) -> Tensor<2> {
+        self.down_proj.project(features)
     }
 
     /// Queries `[n, heads, d]`, keys and values `[n, kv_heads, d]`, rotated to their positions.
@@ -90,7 +120,7 @@ impl Layer {
     ) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
         let [n, _] = normed.dims();
         let config = batch.config;
-        let project = |site: Site, weight: &Tensor<2>, which: usize, heads: usize| {
+        let project = |site: Site, weight: &Matrix, which: usize, heads: usize| {
             let mut y = batch.map(site, normed.clone(), weight);
             if let Some(bias) = &self.qkv_bias {
                 y = y + bias[which].clone().unsqueeze::<2>();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{DType, Device, Element, Tensor, TensorData};
+use cartridges_ops::{BLOCK, Matrix, PackedMatrix, Packing};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -10,7 +11,7 @@ use super::config::ModelConfig;
 use super::layer::Layer;
 use super::model::Decoder;
 use super::rope::RotaryTable;
-use crate::weights::{HostTensor, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
 
 /// Weights that do not make the decoder that the config describes.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +41,7 @@ pub enum LoadError {
     },
 }
 
-/// The element type in which matrices are kept in memory. Norms, biases, activations, keys and values
-/// are f32 in any case.
+/// How matrices are kept in memory. Norms, biases, activations, keys and values are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// As exact as the files are.
@@ -49,14 +49,21 @@ pub enum Precision {
     F32,
     /// Half the memory; what is multiplied with a matrix may be rounded to bf16 as well.
     Bf16,
+    /// 8.5 bits per value: blocks of 32 signed bytes with one scale. What is stored in at most 8 bits
+    /// with a scale per 32 values (GGML's Q8_0, Q5_0 and Q4_0) is taken as it is.
+    Q8,
+    /// 4.5 bits per value: as [`Precision::Q8`] with integers from −8 to 7. GGML's Q4_0 is taken as it is.
+    Q4,
 }
 
 impl Precision {
-    /// Bytes of one matrix element.
-    pub fn bytes(self) -> usize {
+    /// Bytes of `values` matrix elements, at most.
+    fn bytes(self, values: usize) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::F32 => 4 * values,
+            Self::Bf16 => 2 * values,
+            Self::Q8 => values / BLOCK * Packing::Q8.block_bytes(),
+            Self::Q4 => values / BLOCK * Packing::Q4.block_bytes(),
         }
     }
 }
@@ -66,6 +73,8 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
         })
     }
 }
@@ -96,7 +105,7 @@ impl Decoder {
             precision,
             device,
             done: 0,
-            total: config.matrix_values(tied) * precision.bytes(),
+            total: precision.bytes(config.matrix_values(tied)),
             progress,
         };
         let (h, v) = (config.hidden_size, config.vocab_size);
@@ -167,25 +176,39 @@ impl Reader<'_> {
         })
     }
 
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, LoadError> {
-        let tensor = self.read(name, &shape)?;
-        self.done = (self.done + tensor.values.len() * self.precision.bytes()).min(self.total);
-        (self.progress)(self.done, self.total);
-        Ok(match self.precision {
-            Precision::F32 => Tensor::from_data(data(tensor.values, &shape), self.device),
-            Precision::Bf16 => {
-                let rounded = vec_of_bf16(&tensor.values);
-                Tensor::from_data(data(rounded, &shape), (self.device, DType::BF16))
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, LoadError> {
+        self.check(name, &shape)?;
+        let matrix = match self.precision {
+            Precision::F32 => {
+                let values = self.weights.read(name)?.values;
+                Tensor::from_data(data(values, &shape), self.device).into()
             }
-        })
+            Precision::Bf16 => {
+                let rounded = vec_of_bf16(&self.weights.read(name)?.values);
+                Tensor::from_data(data(rounded, &shape), (self.device, DType::BF16)).into()
+            }
+            Precision::Q8 => self.packed(name, Packing::Q8)?,
+            Precision::Q4 => self.packed(name, Packing::Q4)?,
+        };
+        let bytes = self.precision.bytes(shape[0] * shape[1]);
+        self.done = (self.done + bytes).min(self.total);
+        (self.progress)(self.done, self.total);
+        Ok(matrix)
+    }
+
+    fn packed(&self, name: &str, packing: Packing) -> Result<Matrix, LoadError> {
+        let rows = self.weights.read_packed(name, packing)?;
+        Ok(PackedMatrix::new(rows, self.device).into())
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, LoadError> {
-        let tensor = self.read(name, &[len])?;
-        Ok(Tensor::from_data(data(tensor.values, &[len]), self.device))
+        self.check(name, &[len])?;
+        let values = self.weights.read(name)?.values;
+        Ok(Tensor::from_data(data(values, &[len]), self.device))
     }
 
-    fn read(&mut self, name: &str, expected: &[usize]) -> Result<HostTensor, LoadError> {
+    /// Whether the tensor is there, in the shape that the config says.
+    fn check(&self, name: &str, expected: &[usize]) -> Result<(), LoadError> {
         let source_name = || self.weights.source_name().to_owned();
         let found = self.weights.shape(name).ok_or_else(|| LoadError::Missing {
             source_name: source_name(),
@@ -199,7 +222,7 @@ impl Reader<'_> {
                 expected: expected.to_vec(),
             });
         }
-        Ok(self.weights.read(name)?)
+        Ok(())
     }
 }
 

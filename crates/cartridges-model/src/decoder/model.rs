@@ -1,7 +1,7 @@
 //! The whole decoder: embedding, layers, final norm, head.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use cartridges_ops::{AttentionLayout, linear, rms_norm};
+use cartridges_ops::{AttentionLayout, Matrix, rms_norm};
 
 use super::config::ModelConfig;
 use super::layer::{Layer, LayerBatch};
@@ -49,11 +49,11 @@ impl KvSource for NoPast {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     pub(super) config: ModelConfig,
-    pub(super) embedding: Tensor<2>,
+    pub(super) embedding: Matrix,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Tensor<1>,
     /// `None` when the head is the embedding table.
-    pub(super) head: Option<Tensor<2>>,
+    pub(super) head: Option<Matrix>,
     pub(super) rotary: RotaryTable,
     pub(super) precision: Precision,
     pub(super) device: Device,
@@ -80,12 +80,14 @@ impl Decoder {
         &self.rotary
     }
 
-    /// Bytes that the weights take.
+    /// Bytes that the matrices take.
     pub fn resident_bytes(&self) -> usize {
-        self.precision.bytes() * self.config.matrix_values(self.head.is_none())
+        let layers = self.layers.iter().flat_map(Layer::matrices);
+        let all = layers.chain([&self.embedding]).chain(&self.head);
+        all.map(Matrix::resident_bytes).sum()
     }
 
-    /// The element type of the matrices.
+    /// How the matrices are kept.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -97,10 +99,7 @@ impl Decoder {
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let data: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(data, [ids.len()]), &self.device);
-        self.embedding
-            .clone()
-            .select(0, index)
-            .cast(self.norm.dtype())
+        self.embedding.rows(index, self.norm.dtype().into())
     }
 
     /// The first id that is outside the vocabulary, if any.
@@ -149,14 +148,14 @@ impl Decoder {
     }
 
     /// The output head `[vocab, hidden]`.
-    pub fn head(&self) -> &Tensor<2> {
+    pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// Logits `[n, vocab]` of normed hidden states `[n, hidden]`, with what the rows' adapters add to
     /// them.
     pub fn logits(&self, normed: Tensor<2>, adapters: &BatchAdapters) -> Tensor<2> {
-        let logits = linear(normed.clone(), self.head());
+        let logits = self.head().project(normed.clone());
         match adapters.is_empty() {
             true => logits,
             false => adapters.add(Target::LmHead, &normed, logits),

@@ -10,6 +10,7 @@ mod error;
 mod fingerprint;
 pub mod gguf;
 mod mapped;
+mod packed;
 mod safetensors_folder;
 mod safetensors_header;
 mod store;

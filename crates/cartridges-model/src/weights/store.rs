@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use cartridges_ops::{PackedLayout, PackedRows, Packing};
 use rayon::prelude::*;
 
 use crate::decoder::ModelConfig;
@@ -12,6 +13,7 @@ use crate::decoder::ModelConfig;
 use super::dequant::dequantise;
 use super::gguf::{self, Gguf, TokenizerParts};
 use super::mapped::MappedFile;
+use super::packed::Blocks;
 use super::{Dtype, WeightsError, safetensors_folder};
 
 /// Values that one task of the thread pool unpacks: 64 KiB of `f32`, a multiple of every block.
@@ -187,6 +189,35 @@ impl Weights {
         self.fill(name, entry, dtype, out)
     }
 
+    /// Reads a matrix as packed rows. Blocks that are stored like this already are taken as they are;
+    /// other values are packed anew.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn read_packed(&self, name: &str, packing: Packing) -> Result<PackedRows, WeightsError> {
+        let (entry, dtype) = self.readable(name)?;
+        let width = entry.shape.last().copied().unwrap_or(1);
+        let Some(blocks) = Blocks::of(dtype, packing, width) else {
+            let tensor = self.read(name)?;
+            return Ok(PackedRows::quantise(
+                &tensor.values,
+                PackedLayout { packing, width },
+            ));
+        };
+        let file = &self.files[entry.file];
+        file.expect(&entry.range);
+        let rows = blocks.take(self.raw(entry), |row| {
+            stored_row(entry.interleaved_head, row)
+        });
+        file.release(&entry.range);
+        rows.map_err(|(index, value)| WeightsError::NotFinite {
+            file: file.name().to_owned(),
+            tensor: name.to_owned(),
+            index,
+            value,
+        })
+    }
+
     /// Whether the output head is stored and is, byte for byte, the embedding table.
     ///
     /// False if either is missing. The bytes are compared once; later calls are free.
@@ -292,9 +323,18 @@ fn fill_plain(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
         .min()
 }
 
-/// Unpacks `rows` rows of heads of `head_rows` rows each, whose stored row `2 j + s` is row
-/// `s * head_rows / 2 + j` of the Hugging Face layout (llama's GGUF converter interleaves the two
-/// halves of every head, because GGML rotates neighbours).
+/// Where row `row` of the Hugging Face layout is stored. In heads of `head_rows` interleaved rows the
+/// stored row `2 j + s` is row `s * head_rows / 2 + j` (llama's GGUF converter interleaves the two halves
+/// of every head, because GGML rotates neighbours).
+fn stored_row(head_rows: Option<usize>, row: usize) -> usize {
+    let Some(head_rows) = head_rows else {
+        return row;
+    };
+    let (head, within, half) = (row / head_rows, row % head_rows, head_rows / 2);
+    head * head_rows + 2 * (within % half) + within / half
+}
+
+/// Unpacks `rows` rows of heads of `head_rows` interleaved rows each.
 fn fill_interleaved(
     dtype: Dtype,
     bytes: &[u8],
@@ -305,15 +345,12 @@ fn fill_interleaved(
     // Rows are whole blocks and none is empty; the layout was checked when the file was opened.
     let columns = out.len() / rows;
     let row_bytes = bytes.len() / rows;
-    let half = head_rows / 2;
     let task_rows = (TASK_VALUES / columns).max(1);
     out.par_chunks_mut(task_rows * columns)
         .enumerate()
         .filter_map(|(task, values)| {
             for (i, row_values) in values.chunks_exact_mut(columns).enumerate() {
-                let row = task * task_rows + i;
-                let (head, within) = (row / head_rows, row % head_rows);
-                let stored = head * head_rows + 2 * (within % half) + within / half;
+                let stored = stored_row(Some(head_rows), task * task_rows + i);
                 let raw = &bytes[stored * row_bytes..][..row_bytes];
                 dequantise(dtype, raw, row_values);
             }

@@ -18,8 +18,20 @@ pub fn topk_cross_entropy(
     if !all_f32(&[&hidden]) || !matches!(head.dtype(), DType::F32 | DType::BF16) {
         return portable::topk_cross_entropy::<Flex>(hidden, head, targets);
     }
-    let [vocab, _] = dims::<2>(&head);
-    let mut logits = contiguous(linear(hidden, head.clone()));
+    let (loss, grad) = cross_entropy_of_logits(linear(hidden, head.clone()), targets);
+    (loss, linear_grad(grad, head))
+}
+
+/// The loss `[1]` and its gradient, which takes the logits' place.
+pub fn cross_entropy_of_logits(
+    logits: FlexTensor,
+    targets: TopkTargets,
+) -> (FlexTensor, FlexTensor) {
+    if !all_f32(&[&logits]) {
+        return portable::cross_entropy_of_logits::<Flex>(logits, targets);
+    }
+    let [_, vocab] = dims::<2>(&logits);
+    let mut logits = contiguous(logits);
     let from = logits.layout().start_offset();
     let rows = targets.num_rows();
     let loss: f64 = logits.storage_mut::<f32>()[from..from + rows * vocab]
@@ -27,8 +39,7 @@ pub fn topk_cross_entropy(
         .enumerate()
         .map(|(row, logits)| row_loss(logits, &targets, row as u32))
         .sum();
-    let grad = linear_grad(logits, head);
-    (tensor(vec![loss as f32], [1]), grad)
+    (tensor(vec![loss as f32], [1]), logits)
 }
 
 /// The loss of one row; the logits become their gradient `Σw · softmax − w`.

@@ -2,6 +2,7 @@
 
 mod folder;
 mod from_gguf;
+mod packed;
 mod random_bytes;
 mod refusals;
 
