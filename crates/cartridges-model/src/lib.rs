@@ -4,6 +4,7 @@
 //! - [`weights`]: safetensors folders and GGUF files; [`hub`]: getting them;
 //! - [`text`]: tokenizers and chat templates;
 //! - [`cartridge`]: trained keys and values that stand before the tokens of a request;
+//! - [`wandb`]: Weights & Biases over HTTP;
 //! - [`adapter`]: bias and low-rank weight deltas at named places of the decoder.
 #![recursion_limit = "256"]
 #![deny(missing_docs)]
@@ -17,6 +18,7 @@ mod language_model;
 mod peft_folder;
 mod tensor_folder;
 pub mod text;
+pub mod wandb;
 pub mod weights;
 
 pub use language_model::{LanguageModel, ModelError};

@@ -24,7 +24,7 @@ pub use adam::Adam;
 pub use checkpoint::CheckpointError;
 pub use config::{
     BestBy, DataSource, EvalQuestions, LossPer, Optimizer, Packing, QuestionKind, Recompute,
-    Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig,
+    Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig, WandbMode,
 };
 pub use example::{Example, ExampleError, Target, examples};
 pub use gradient::{Gradient, row_gradient, row_loss};

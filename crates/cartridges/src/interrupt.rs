@@ -17,6 +17,7 @@ pub fn stop_flag() -> Arc<AtomicBool> {
         let raised = flag.clone();
         let set = ctrlc::set_handler(move || {
             if raised.swap(true, Ordering::Relaxed) {
+                crate::screen::restore();
                 std::process::exit(130);
             }
             eprintln!("\nstopping at the next safe point; press Ctrl-C again to quit at once");

@@ -14,6 +14,7 @@ pub mod pipeline;
 mod progress;
 mod provenance;
 pub mod quickstart;
+mod screen;
 pub mod serving;
 pub mod sharing;
 

@@ -121,6 +121,8 @@ mod serve;
 mod stages;
 #[path = "cli/starts.rs"]
 mod starts;
+#[path = "cli/wandb.rs"]
+mod wandb;
 #[path = "cli/watch.rs"]
 mod watch;
 

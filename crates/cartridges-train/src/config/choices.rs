@@ -83,6 +83,6 @@ pub enum TrackerKind {
     Jsonl,
     /// An event file in `tensorboard/`.
     TensorBoard,
-    /// An offline run in `wandb/`, which `wandb sync` uploads.
+    /// A run in `wandb/`, which `wandb sync` uploads, or which is sent at once if `wandb.mode` says so.
     Wandb,
 }

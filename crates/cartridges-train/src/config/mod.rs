@@ -14,4 +14,4 @@ pub use questions::{BestBy, EvalQuestions, QuestionKind};
 pub use settings::TrainConfig;
 pub use source::DataSource;
 pub use validation::TrainConfigError;
-pub use wandb::WandbConfig;
+pub use wandb::{WandbConfig, WandbMode};

@@ -8,6 +8,7 @@ mod records;
 mod table;
 mod tensorboard;
 mod tracker;
+mod uplink;
 mod wandb;
 
 pub use json_lines::JsonLines;

@@ -1,5 +1,6 @@
 //! An offline run of Weights & Biases, which `wandb sync` uploads: `offline-run-TIME-ID/` with the log
-//! `run-ID.wandb` (messages of wandb_internal.proto) and readable copies in `files/`.
+//! `run-ID.wandb` (messages of wandb_internal.proto) and readable copies in `files/`. An online run is the
+//! same, and is sent while it is written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -7,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cartridges_model::atomic_file::write_bytes;
+use cartridges_model::wandb::WandbClient;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
@@ -16,6 +18,7 @@ use super::protobuf::Message;
 use super::records::WandbLog;
 use super::table::Table;
 use super::tracker::{RunStart, TrackError, Tracker};
+use super::uplink::Uplink;
 use crate::config::WandbConfig;
 use crate::report::StepReport;
 
@@ -24,11 +27,14 @@ use crate::report::StepReport;
 pub struct WandbOffline {
     folder: PathBuf,
     config: WandbConfig,
+    client: Option<WandbClient>,
     run: Option<Run>,
 }
 
 #[derive(Debug)]
 struct Run {
+    /// Sends everything on, if the run is online.
+    uplink: Option<Uplink>,
     log: WandbLog,
     log_path: PathBuf,
     /// Where the readable copies are.
@@ -48,8 +54,16 @@ impl WandbOffline {
         Self {
             folder: folder.to_owned(),
             config,
+            client: None,
             run: None,
         }
+    }
+
+    /// Sends the run to this server too, while it is written.
+    #[must_use]
+    pub fn online(mut self, client: WandbClient) -> Self {
+        self.client = Some(client);
+        self
     }
 
     fn run(&mut self) -> Result<&mut Run, TrackError> {
@@ -95,7 +109,12 @@ impl Tracker for WandbOffline {
             .collect();
         write_copy(&files.join("config.yaml"), yaml.as_bytes())?;
 
+        let uplink = self
+            .client
+            .clone()
+            .map(|client| Uplink::start(client, &self.config, &id, &settings, part.clone()));
         let mut run = Run {
+            uplink,
             log,
             log_path,
             files,
@@ -140,10 +159,11 @@ impl Tracker for WandbOffline {
         let name = &table.name;
         let path = format!("media/table/{name}_{step}_{}.table.json", &sha256[..20]);
         write_copy(&run.files.join(&path), &content)?;
-        run.append(
-            6,
-            &Message::new().message(1, &Message::new().string(1, &path)),
-        )?;
+        let item = Message::new().string(1, &path);
+        run.append(6, &Message::new().message(1, &item))?;
+        if let Some(uplink) = &run.uplink {
+            uplink.file(&path, run.files.join(&path));
+        }
         let value = json!({
             "_type": "table-file",
             "path": path,
@@ -165,7 +185,11 @@ impl Tracker for WandbOffline {
         let seconds = (Utc::now() - run.begun).num_seconds();
         let exit = Message::new().int(2, u64::try_from(seconds).unwrap_or(0));
         run.append(18, &exit)?;
-        run.log.sync().map_err(TrackError::of(&run.log_path))
+        run.log.sync().map_err(TrackError::of(&run.log_path))?;
+        if let Some(uplink) = run.uplink.take() {
+            uplink.end();
+        }
+        Ok(())
     }
 }
 
@@ -215,6 +239,9 @@ impl Run {
             file.write_all(line.as_bytes())
         };
         write().map_err(TrackError::of(&path))?;
+        if let Some(uplink) = &self.uplink {
+            uplink.history(&values);
+        }
         self.summary.extend(values);
         Ok(())
     }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
 use cartridges_model::hub::ResolveOptions;
+use cartridges_model::wandb::WandbClient;
 use cartridges_train::{
-    DataSource, Dropped, Recompute, TrackerKind, TrainConfig, WandbConfig, read_mixture,
+    DataSource, Dropped, Recompute, TrackerKind, TrainConfig, WandbConfig, WandbMode, read_mixture,
     share_start,
 };
 use clap::Args;
 use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::{GroupArgs, Member, StartArgs, distill_in, start};
+use crate::pipeline::{GroupArgs, Member, StartArgs, View, distill_in, fetch_remote_data, start};
 use crate::sharing::local_sources;
 
 /// Train a cartridge on conversations of self-study.
@@ -27,8 +28,9 @@ handbook.txt --out cartridges/handbook\n  cartridges chat --cartridge cartridges
 pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Conversations: a parquet file, a folder of them (data/*.parquet), or hf:owner/name, a data set on
-    /// the hub. May repeat. Needed unless `data` in --config names some, which it wins over.
+    /// Conversations: a parquet file, a folder of them (data/*.parquet), hf:owner/name, a data set on
+    /// the hub, or wandb:ENTITY/PROJECT/ARTIFACT:VERSION, an artifact of Weights & Biases. May repeat.
+    /// Needed unless `data` in --config names some, which it wins over.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Leave out conversations that say the same as an earlier one.
@@ -78,6 +80,9 @@ pub struct TrainArgs {
     /// Where the run is logged: jsonl, tensorboard, wandb; may repeat.
     #[arg(long = "tracker", value_name = "NAME", value_parser = tracker_kind)]
     trackers: Vec<TrackerKind>,
+    /// Show the run on the whole terminal: loss, speed, evaluations and answers.
+    #[arg(long)]
+    tui: bool,
     /// Seed of the order of examples and of random starts.
     #[arg(long)]
     seed: Option<u64>,
@@ -124,6 +129,13 @@ impl TrainArgs {
         if self.no_recompute {
             config.recompute = Recompute::Nothing;
         }
+        if std::env::var("WANDB_MODE").is_ok_and(|mode| mode == "online") {
+            config.wandb.mode = WandbMode::Online;
+        }
+        let online = config.wandb.mode == WandbMode::Online;
+        if online && config.trackers.contains(&TrackerKind::Wandb) {
+            WandbClient::from_env().context("the tracker wandb is online")?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -147,8 +159,11 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut hub = ResolveOptions::from_env();
     hub.offline |= args.model.offline;
     hub.notice = Some(Arc::new(|line| eprintln!("{line}")));
+    fetch_remote_data(&mut config.eval_data)?;
     config.eval_data = local_sources(&config.eval_data, &hub)?;
-    let data = local_sources(&config.data, &hub)?;
+    let mut data = config.data.clone();
+    fetch_remote_data(&mut data)?;
+    let data = local_sources(&data, &hub)?;
     let mut members = args.group.begin(&config)?.into_iter();
     let Some(first) = members.next() else {
         bail!("there is nobody to train");
@@ -215,7 +230,19 @@ fn train_as(
     let (begun, how) = begun.map(|start| (start.cartridge, start.how)).unzip();
     let begun = share_start(&mut *group, begun)?;
     let processes = group.size();
-    let done = distill_in(group, &model, &begun, &conversations, config, &args.out)?;
+    let view = match args.tui {
+        true => View::Screen,
+        false => View::Progress,
+    };
+    let done = distill_in(
+        group,
+        &model,
+        &begun,
+        &conversations,
+        config,
+        &args.out,
+        view,
+    )?;
     if !member.leads() {
         return Ok(());
     }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::evaluations::Evaluations;
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::progress::progress;
+use crate::screen::Screen;
 
 /// A trained cartridge, with how it came about.
 #[derive(Debug, Clone)]
@@ -27,6 +28,26 @@ pub struct Distilled {
     pub how: serde_json::Value,
     /// The last step's loss.
     pub loss: f64,
+}
+
+/// How a run is shown while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// A bar on a terminal, now and then a line elsewhere.
+    Progress,
+    /// The whole terminal; without one as [`View::Progress`], and that is said.
+    Screen,
+}
+
+/// The screen, or `None` and a line that says why there is none.
+fn open_screen() -> Option<Screen> {
+    let why = match Screen::open() {
+        Ok(Some(screen)) => return Some(screen),
+        Ok(None) => "there is no terminal".to_owned(),
+        Err(error) => format!("the terminal cannot be used ({error})"),
+    };
+    eprintln!("--tui: {why}; the ordinary progress is shown");
+    None
 }
 
 /// Trains (or resumes) in `folder`.
@@ -41,7 +62,9 @@ pub fn distill(
     config: &TrainConfig,
     folder: &Path,
 ) -> Result<Distilled> {
-    distill_in(Box::new(Alone), model, start, conversations, config, folder)
+    let alone = Box::new(Alone);
+    let view = View::Progress;
+    distill_in(alone, model, start, conversations, config, folder, view)
 }
 
 /// As [`distill`], with the other processes of a group, which all give the same.
@@ -55,6 +78,7 @@ pub fn distill_in(
     conversations: &[Conversation],
     config: &TrainConfig,
     folder: &Path,
+    view: View,
 ) -> Result<Distilled> {
     let leads = group.rank() == 0;
     let vocab = model.decoder.config().vocab_size;
@@ -76,14 +100,23 @@ pub fn distill_in(
     let trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
     let mut trainer = trainer.with_group(group)?;
     let total = trainer.total_steps();
-    let progress = progress(total as u64, "training", "steps");
     let begin = Instant::now();
     let mut tokens = 0;
     let mut last = None;
+    let screen = match view {
+        View::Screen if leads => open_screen(),
+        View::Screen | View::Progress => None,
+    };
+    let progress = match &screen {
+        None => Some(progress(total as u64, "training", "steps")),
+        Some(_) => None,
+    };
     let mut score = evaluations.as_ref().map(|evaluations| {
         |cartridge: &Cartridge, step: usize| {
             let found = evaluations.run(cartridge, step)?;
-            progress.say(&scored(step, &found));
+            if let Some(progress) = &progress {
+                progress.say(&scored(step, &found));
+            }
             Ok(found)
         }
     });
@@ -93,22 +126,26 @@ pub fn distill_in(
             return;
         }
         tokens += report.tokens;
-        let rate = tokens as f64 / begin.elapsed().as_secs_f64();
-        let note = format!("loss {:.3} · {rate:.0} tok/s", report.loss);
-        progress.set(report.step as u64, note);
+        if let Some(progress) = &progress {
+            let rate = tokens as f64 / begin.elapsed().as_secs_f64();
+            let note = format!("loss {:.3} · {rate:.0} tok/s", report.loss);
+            progress.set(report.step as u64, note);
+        }
         last = Some(*report);
     };
+    let mut trackers = match leads {
+        true => open_trackers(config, folder),
+        false => Vec::new(),
+    };
+    trackers.extend(screen.as_ref().map(Screen::tracker));
     let hooks = Hooks {
-        trackers: match leads {
-            true => open_trackers(config, folder),
-            false => Vec::new(),
-        },
+        trackers,
         on_step: &mut on_step,
         score,
     };
     let end = train(&mut trainer, folder, &name, &stop_flag(), hooks);
+    drop((progress, screen));
     let end = end.map_err(|error| with_what_is_kept(error, folder))?;
-    drop(progress);
     let steps = trainer.steps_done();
     match end {
         RunEnd::Stopped => return Err(Interrupted("training").into()),
