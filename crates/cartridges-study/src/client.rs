@@ -17,7 +17,7 @@ mod routing;
 mod sglang;
 mod statistics;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokasaurus;
 mod transport;
 
@@ -80,7 +80,7 @@ pub enum FinishReason {
     /// The token limit was reached.
     Length,
     /// This request could not be answered (the others of its batch could), for this reason.
-    Failed(String),
+    Failed(ClientError),
 }
 
 impl FinishReason {
@@ -129,8 +129,13 @@ pub enum ClientError {
     #[error("the client does not support {0}")]
     Unsupported(String),
     /// The model or its server did not answer.
-    #[error("no answer: {0}")]
-    Unavailable(String),
+    #[error("no answer: {message}")]
+    Unavailable {
+        /// A short name, such as `timed out`, by which failures are counted.
+        cause: &'static str,
+        /// What happened.
+        message: String,
+    },
     /// The answer does not fit the request.
     #[error("the answer does not fit the request: {0}")]
     BadReply(String),
@@ -145,7 +150,7 @@ impl ClientError {
         match self {
             ClientError::Stopped => "stopped",
             ClientError::Unsupported(_) => "unsupported",
-            ClientError::Unavailable(_) => "unavailable",
+            ClientError::Unavailable { cause, .. } => cause,
             ClientError::BadReply(_) => "bad reply",
             ClientError::Failed(_) => "generation failed",
         }

@@ -9,6 +9,7 @@ pub mod commands;
 mod figure;
 mod interrupt;
 mod local_client;
+mod local_teacher;
 mod opening;
 pub mod pipeline;
 mod progress;
@@ -18,6 +19,7 @@ pub mod serving;
 
 pub use interrupt::stop_flag;
 pub use local_client::{LocalClient, TokenizerCodec};
+pub use local_teacher::LocalTeacher;
 pub use opening::{ModelArgs, Runtime, RuntimeArgs, load_cartridge};
 
 /// What most programs need.

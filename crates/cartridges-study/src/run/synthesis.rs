@@ -384,7 +384,11 @@ fn lock(folder: &Path) -> Result<File, RunError> {
         .open(&path)
         .map_err(io)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            parts::sweep(folder);
+            parts::sweep(&folder.join("parts"));
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(RunError::Busy {
             folder: folder.to_owned(),
         }),

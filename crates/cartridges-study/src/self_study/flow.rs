@@ -323,12 +323,12 @@ fn take(
     outcome: &mut BatchesOutcome,
 ) -> Result<(), ClientError> {
     let task = talk.task.index;
-    if let FinishReason::Failed(message) = sample.finish {
+    if let FinishReason::Failed(error) = sample.finish {
         talk.state = State::Lost;
         outcome.failed.push(Failed {
             task,
-            cause: "request failed".to_owned(),
-            message,
+            cause: error.cause().to_owned(),
+            message: error.to_string(),
         });
         return Ok(());
     }

@@ -118,7 +118,7 @@ impl ChatClient for MockClient {
                     text,
                     token_ids,
                     finish: if is(self.refused_if, request) {
-                        FinishReason::Failed("too long".to_owned())
+                        FinishReason::Failed(ClientError::Unsupported("such long texts".to_owned()))
                     } else if is(self.cut_off_if, request) {
                         FinishReason::Length
                     } else {
@@ -554,7 +554,7 @@ fn odd_answers_are_counted_and_dropped_if_wanted() {
     assert!(empty > 0 && cut > 0 && !outcome.failed.is_empty());
     assert_eq!(outcome.dropped.len() as u64, empty);
     assert!(outcome.dropped.iter().all(|d| d.cause == "empty answer"));
-    assert_eq!(outcome.failed[0].cause, "request failed");
+    assert_eq!(outcome.failed[0].cause, "unsupported");
     let everything = |o: &BatchesOutcome| o.conversations.len() + o.dropped.len() + o.failed.len();
     assert_eq!(everything(&outcome), plan.num_tasks);
     config.drop_cut_off = true;
