@@ -95,7 +95,7 @@ pub(super) fn write(
     let json =
         serde_json::to_string(&info).map_err(|e| ConversationFileError::Encode(e.to_string()))?;
     let options = StreamOptions {
-        tool_calls: false,
+        tool_calls: (outcome.conversations.iter()).any(|c| !c.metadata.tool_calls.is_empty()),
         key_values: vec![(INFO_KEY.to_owned(), json)],
     };
     write_conversation_stream(

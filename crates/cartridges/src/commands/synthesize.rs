@@ -11,7 +11,7 @@ use cartridges_study::client::{
 };
 use cartridges_study::conversation::Role;
 use cartridges_study::resource::{
-    Drawing, Resource, ResourceConfig, SharedCodec, WeightedResource, load_all,
+    Drawing, LatexConfig, Resource, ResourceConfig, SharedCodec, WeightedResource, load_all,
 };
 use cartridges_study::run::SynthesisReport;
 use cartridges_study::seed_prompt::{SeedType, own_prompts};
@@ -34,7 +34,8 @@ again.\n\nExamples:\n  cartridges synthesize --corpus handbook.txt --out runs/ha
 synthesize --corpus paper.pdf --corpus notes/ --out runs/paper\n  cartridges synthesize --corpus \
 handbook.txt --client servers.toml --out runs/handbook\n\nThe file of --resources holds tables \
 [[resources]] with a type (text, file, directory, json, html, pdf, latex, mail, longhealth, mtob, qasper, \
-niah, variable_tracking), its fields, and a weight. The file of --client says which servers write:\n  type \
+niah, variable_tracking), its fields, and a weight. The file of --config may list [[tools]] (type = \
+\"retrieval\", a search in the corpus) that the agents call where use_tools_a or use_tools_b is true. The file of --client says which servers write:\n  type \
 = \"openai\"            # or tokasaurus, sglang\n  urls = [\"http://localhost:8000\"]\n  model = \
 \"Qwen/Qwen3-4B\"\n  api_key_env = \"MY_KEY\"\nThe model of --model lends its tokenizer then; it should \
 be the one that is served. Servers that give no token ids or no log-probs, as most hosted ones, need \
@@ -43,7 +44,8 @@ be the one that is served. Servers that give no token ids or no log-probs, as mo
 pub struct SynthesizeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A text: a file (plain text, HTML, PDF, LaTeX, e-mail, JSON) or a folder of them; may repeat.
+    /// A text: a file (plain text, HTML, PDF, LaTeX, e-mail, JSON), a folder of them, or a paper of arXiv
+    /// as arxiv:2506.06266, whose LaTeX source is fetched once; may repeat.
     #[arg(long, value_name = "PATH", required_unless_present = "resources")]
     corpus: Vec<PathBuf>,
     /// TOML file with a list of weighted resources.
@@ -163,6 +165,11 @@ impl SynthesizeArgs {
         if let Some(path) = &self.resources {
             sources.extend(settings::<Resources>(path)?.resources);
         }
+        for source in &mut sources {
+            if let ResourceConfig::Latex(paper) = &mut source.source {
+                paper.offline |= self.model.offline;
+            }
+        }
         Ok(sources)
     }
 
@@ -174,7 +181,9 @@ impl SynthesizeArgs {
     ) -> Result<(PathBuf, SynthesisReport)> {
         // What needs no model is refused before one is loaded.
         for path in &self.corpus {
-            std::fs::metadata(path).with_context(|| format!("{}", path.display()))?;
+            if LatexConfig::paper(&path.to_string_lossy()).is_none() {
+                std::fs::metadata(path).with_context(|| format!("{}", path.display()))?;
+            }
         }
         let model = self.model.open(&runtime.open()?)?;
         let resources = loaded(sources, &model.text, config)?;
