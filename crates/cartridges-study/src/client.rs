@@ -17,7 +17,7 @@ mod routing;
 mod sglang;
 mod statistics;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokasaurus;
 mod transport;
 
@@ -30,6 +30,7 @@ pub use fleet_config::FleetConfig;
 pub use http_client::HttpClient;
 pub use protocol::PromptCodec;
 pub use statistics::{FleetStatistics, ServerStatistics};
+pub(crate) use transport::{chain, is_loopback};
 
 use crate::conversation::Role;
 use crate::top_logprobs::TopLogprobsError;
@@ -80,7 +81,7 @@ pub enum FinishReason {
     /// The token limit was reached.
     Length,
     /// This request could not be answered (the others of its batch could), for this reason.
-    Failed(String),
+    Failed(ClientError),
 }
 
 impl FinishReason {
@@ -129,8 +130,13 @@ pub enum ClientError {
     #[error("the client does not support {0}")]
     Unsupported(String),
     /// The model or its server did not answer.
-    #[error("no answer: {0}")]
-    Unavailable(String),
+    #[error("no answer: {message}")]
+    Unavailable {
+        /// A short name, such as `timed out`, by which failures are counted.
+        cause: &'static str,
+        /// What happened.
+        message: String,
+    },
     /// The answer does not fit the request.
     #[error("the answer does not fit the request: {0}")]
     BadReply(String),
@@ -145,7 +151,7 @@ impl ClientError {
         match self {
             ClientError::Stopped => "stopped",
             ClientError::Unsupported(_) => "unsupported",
-            ClientError::Unavailable(_) => "unavailable",
+            ClientError::Unavailable { cause, .. } => cause,
             ClientError::BadReply(_) => "bad reply",
             ClientError::Failed(_) => "generation failed",
         }

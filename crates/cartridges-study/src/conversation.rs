@@ -95,8 +95,7 @@ impl ConversationKind {
     }
 }
 
-/// A tool that was called before a message was written. This crate calls none; files of the reference
-/// system may hold some.
+/// A tool that was called before a message was written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ToolCall {
     /// The tool's name.

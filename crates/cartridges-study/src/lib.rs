@@ -17,6 +17,7 @@
 //! | [`resource`] | what can be studied: texts, folders, JSON, HTML, PDF, LaTeX, mail, benchmarks |
 //! | [`seed_prompt`] | what agent A is asked to write |
 //! | [`client`] | the trait through which a model is talked to, and a client of servers over HTTP |
+//! | [`tool`] | what the agents may call before they speak |
 //! | [`self_study`] | configuration, plan and flow of the conversations |
 //! | [`run`] | crash-safe runs that stop and resume |
 //!
@@ -34,4 +35,5 @@ pub mod resource;
 pub mod run;
 pub mod seed_prompt;
 pub mod self_study;
+pub mod tool;
 pub mod top_logprobs;

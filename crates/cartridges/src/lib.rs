@@ -9,6 +9,7 @@ pub mod commands;
 mod figure;
 mod interrupt;
 mod local_client;
+mod local_teacher;
 mod opening;
 pub mod pipeline;
 mod progress;
@@ -20,6 +21,7 @@ pub mod sharing;
 
 pub use interrupt::stop_flag;
 pub use local_client::{LocalClient, TokenizerCodec};
+pub use local_teacher::LocalTeacher;
 pub use opening::{ModelArgs, Runtime, RuntimeArgs, load_cartridge};
 
 /// What most programs need.

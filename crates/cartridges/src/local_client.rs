@@ -100,6 +100,89 @@ impl<'a> LocalClient<'a> {
     }
 }
 
+impl LocalClient<'_> {
+    /// Puts this model's distribution into the samples that others wrote for `requests`, where the
+    /// request asks for one. Ids that this model's tokenizer does not read as the sample's text are
+    /// replaced by those of the text, with the end of the turn if the writer ended it. A sample that
+    /// the model cannot take (it is too long) becomes [`FinishReason::Failed`].
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`], or the model fails.
+    pub fn teach(
+        &mut self,
+        requests: &[ChatRequest],
+        samples: &mut [Sample],
+    ) -> Result<(), ClientError> {
+        let (mut jobs, mut of) = (Vec::new(), Vec::new());
+        for (index, (request, sample)) in requests.iter().zip(samples.iter_mut()).enumerate() {
+            if matches!(sample.finish, FinishReason::Failed(_)) {
+                continue;
+            }
+            let k = request.top_logprobs.unwrap_or(0);
+            if !self.reads(sample) {
+                sample.token_ids = match k {
+                    0 => Vec::new(),
+                    _ => self.answer_ids(sample)?,
+                };
+            }
+            if k > 0 {
+                let prefix = request.assistant_prefix.as_deref();
+                jobs.push(EngineScore {
+                    cartridges: Vec::new(),
+                    adapters: Vec::new(),
+                    prompt: self.prompt(&request.messages, request.enable_thinking, prefix)?,
+                    continuation: sample.token_ids.clone(),
+                    top_logprobs: k,
+                });
+                of.push(index);
+            }
+        }
+        while !jobs.is_empty() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(ClientError::Stopped);
+            }
+            match self.engine.score(&jobs) {
+                Ok(scores) => {
+                    for (score, &index) in scores.into_iter().zip(&of) {
+                        samples[index].top_logprobs = score.top_logprobs.map(dense);
+                    }
+                    break;
+                }
+                // The others are scored without it.
+                Err(EngineError::Request { index, error }) => {
+                    jobs.remove(index);
+                    let error = ClientError::Failed(format!("the local teacher: {error}"));
+                    samples[of.remove(index)].finish = FinishReason::Failed(error);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the sample has ids and this model's tokenizer reads them as its text.
+    fn reads(&self, sample: &Sample) -> bool {
+        let model = self.engine.model();
+        !sample.token_ids.is_empty()
+            && model.decoder.check_ids(&sample.token_ids).is_ok()
+            && model
+                .text
+                .decode(&sample.token_ids, true)
+                .is_ok_and(|text| text == sample.text)
+    }
+
+    fn answer_ids(&self, sample: &Sample) -> Result<Vec<u32>, ClientError> {
+        let text = &self.engine.model().text;
+        let failed = |error: TextError| ClientError::Failed(error.to_string());
+        let mut ids = text.encode(&sample.text, false).map_err(failed)?;
+        if sample.finish == FinishReason::Stop {
+            let end = text.message_ids().map_err(failed)?.end.last();
+            ids.extend(end.copied().or(text.eos_id()));
+        }
+        Ok(ids)
+    }
+}
+
 fn failed(error: EngineError) -> ClientError {
     match error {
         EngineError::Stopped => ClientError::Stopped,

@@ -123,6 +123,14 @@ mod stages;
 mod starts;
 #[path = "cli/wandb.rs"]
 mod wandb;
+#[path = "cli/synthesis_failures.rs"]
+mod synthesis_failures;
+#[path = "cli/synthesis_kills.rs"]
+mod synthesis_kills;
+#[path = "cli/teacher.rs"]
+mod teacher;
+#[path = "cli/text_server.rs"]
+mod text_server;
 #[path = "cli/watch.rs"]
 mod watch;
 

@@ -59,7 +59,8 @@ impl FailureKind {
         )
     }
 
-    /// Whether there was a reply that could not be used.
+    /// Whether there was a reply that could not be used; asked for seldom, since it may well be the
+    /// same again.
     pub fn is_bad_reply(self) -> bool {
         matches!(
             self,
@@ -107,10 +108,12 @@ impl Failure {
     /// The failure as the trait's callers see it, when no attempt is left.
     pub fn into_error(self, server: &str) -> ClientError {
         let message = format!("{server}: {}", self.message);
-        if self.kind.is_bad_reply() {
-            ClientError::BadReply(message)
-        } else {
-            ClientError::Unavailable(message)
+        match self.kind {
+            FailureKind::BadReply => ClientError::BadReply(message),
+            kind => ClientError::Unavailable {
+                cause: kind.cause(),
+                message,
+            },
         }
     }
 }

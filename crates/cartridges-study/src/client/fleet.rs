@@ -174,10 +174,13 @@ impl Fleet {
                 if let Some((down, last)) = routing.down(now)
                     && down >= self.config.patience()
                 {
-                    return Err(ClientError::Unavailable(format!(
-                        "all servers have been failing for {:.0} s: {last}",
-                        down.as_secs_f64()
-                    )));
+                    return Err(ClientError::Unavailable {
+                        cause: "all servers fail",
+                        message: format!(
+                            "all servers have been failing for {:.0} s: {last}",
+                            down.as_secs_f64()
+                        ),
+                    });
                 }
                 if let Some(server) = routing.take(avoid, now) {
                     return Ok(Place {

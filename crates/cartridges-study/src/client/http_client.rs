@@ -205,7 +205,7 @@ impl ChatClient for HttpClient {
         let results = self.drive(requests, complete_one, on_done)?;
         Ok(results
             .into_iter()
-            .map(|result| result.unwrap_or_else(|error| failed(&error)))
+            .map(|result| result.unwrap_or_else(failed))
             .collect())
     }
 
@@ -243,12 +243,12 @@ async fn score_one(
 }
 
 /// The sample of a request that was not answered.
-fn failed(error: &ClientError) -> Sample {
+fn failed(error: ClientError) -> Sample {
     Sample {
         text: String::new(),
         token_ids: Vec::new(),
         top_logprobs: None,
-        finish: FinishReason::Failed(error.to_string()),
+        finish: FinishReason::Failed(error),
     }
 }
 

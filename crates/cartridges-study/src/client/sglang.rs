@@ -60,18 +60,12 @@ impl Protocol for Sglang {
         let reply: Reply = parse(body)?;
         let meta = reply.meta_info;
         let finish = finish(meta.finish_reason.as_ref().map(|f| f.kind.as_str()))?;
-        let mut token_ids = reply
-            .output_ids
-            .ok_or_else(|| bad("output_ids is missing"))?;
-        // Some versions put the prompt's ids before those of the answer.
-        let tokens = usize::try_from(meta.completion_tokens).unwrap_or(usize::MAX);
-        let Some(prompt) = token_ids.len().checked_sub(tokens) else {
-            return Err(bad(format!(
-                "output_ids has {} ids, completion_tokens is {tokens}",
-                token_ids.len()
-            )));
+        let token_ids = match reply.output_ids {
+            Some(ids) => answer(ids, meta.completion_tokens)?,
+            // Text only, and no more was asked for.
+            None if wanted(request).is_none() => Vec::new(),
+            None => return Err(bad("output_ids is missing")),
         };
-        token_ids.drain(..prompt);
         check_length(token_ids.len(), request)?;
         let top_logprobs = match wanted(request) {
             None => None,
@@ -187,6 +181,18 @@ struct Meta {
 struct Finish {
     #[serde(rename = "type")]
     kind: String,
+}
+
+/// The ids of the answer: some versions put the prompt's before them.
+fn answer(mut ids: Vec<u32>, completion_tokens: u64) -> Result<Vec<u32>, ClientError> {
+    let tokens = usize::try_from(completion_tokens).unwrap_or(usize::MAX);
+    match ids.len().checked_sub(tokens) {
+        Some(prompt) => Ok(ids.split_off(prompt)),
+        None => Err(bad(format!(
+            "output_ids has {} ids, completion_tokens is {tokens}",
+            ids.len()
+        ))),
+    }
 }
 
 /// The last `count` of a list that may begin earlier.

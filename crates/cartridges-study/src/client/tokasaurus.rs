@@ -67,8 +67,17 @@ impl Protocol for Tokasaurus {
             return Err(bad(format!("{found} choices, expected one")));
         };
         let finish = finish(choice.finish_reason.as_deref())?;
-        let packed: Fingerprint = serde_json::from_str(&reply.system_fingerprint)
-            .map_err(|error| bad(format!("system_fingerprint: {error}")))?;
+        let usage = reply.usage.unwrap_or_default();
+        let told = reply.system_fingerprint.unwrap_or_default();
+        let packed: Fingerprint = match serde_json::from_str(&told) {
+            Ok(packed) => packed,
+            // A server or a go-between that gives text only, and no more was asked for.
+            Err(_) if wanted(request).is_none() => Fingerprint {
+                completion_ids: vec![Vec::new()],
+                ..Fingerprint::default()
+            },
+            Err(error) => return Err(bad(format!("system_fingerprint: {error}"))),
+        };
         let ids = first(packed.completion_ids, "completion_ids")?;
         check_length(ids.len(), request)?;
         let top_logprobs = match wanted(request) {
@@ -79,10 +88,12 @@ impl Protocol for Tokasaurus {
                 Some(matrix(&indices, &logprobs, ids.len(), k)?)
             }
         };
-        let usage = reply.usage.unwrap_or_default();
         Ok(Answer {
             prompt_tokens: usage.prompt_tokens,
-            completion_tokens: ids.len() as u64,
+            completion_tokens: match ids.is_empty() {
+                true => usage.completion_tokens,
+                false => ids.len() as u64,
+            },
             without_ids: false,
             value: Sample {
                 text: choice.message.content.clone().unwrap_or_default(),
@@ -124,7 +135,7 @@ impl Protocol for Tokasaurus {
 struct Reply {
     choices: Vec<Choice>,
     usage: Option<Usage>,
-    system_fingerprint: String,
+    system_fingerprint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +150,7 @@ struct Content {
 }
 
 /// One entry per choice in each list.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Fingerprint {
     completion_ids: Vec<Vec<u32>>,
     packed_topk_indices: Option<Vec<String>>,

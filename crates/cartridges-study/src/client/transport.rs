@@ -179,7 +179,7 @@ async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>, Failure>
 }
 
 /// An error with its causes; reqwest alone says little. URLs are told elsewhere.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut next: Option<&dyn Error> = error.source();
     while let Some(cause) = next {
@@ -195,7 +195,8 @@ fn chain(error: &reqwest::Error) -> String {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine, to which no proxy leads.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || bare

@@ -34,6 +34,14 @@ pub enum ResourceError {
         /// The most that are read.
         limit: usize,
     },
+    /// A paper of arXiv cannot be had.
+    #[error("the paper {id} of arXiv: {reason}")]
+    Paper {
+        /// Its identifier.
+        id: String,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The file is not UTF-8.
     #[error("{path} is not UTF-8 text: the byte at offset {offset} does not fit")]
     NotText {

@@ -17,9 +17,14 @@ use super::text::FileConfig;
 impl ResourceConfig {
     /// The resource that a path most likely is, with the defaults of its type: a folder with `.tex`
     /// files in it is LaTeX, another one a directory; files are told by their extension, and
-    /// LongHealth and QASPER by their name; everything else is a text file. Nothing is opened but a
-    /// folder.
+    /// LongHealth and QASPER by their name; everything else is a text file. `arxiv:2506.06266`, or an
+    /// address on arxiv.org, is that paper's LaTeX source. Nothing is opened but a folder.
     pub fn for_path(path: &Path) -> Self {
+        if let Some(paper) = path.to_str().and_then(LatexConfig::paper)
+            && !path.exists()
+        {
+            return Self::Latex(paper);
+        }
         if path.is_dir() {
             return match has_tex(path) {
                 true => Self::Latex(LatexConfig::new(path)),
@@ -87,6 +92,9 @@ mod tests {
             ("data.jsonl", "json"),
             ("benchmark_v5.json", "longhealth"),
             ("qasper-train-v0.3.json", "qasper"),
+            ("arxiv:2506.06266", "latex"),
+            ("https://arxiv.org/abs/2506.06266v1", "latex"),
+            ("2506.06266", "file"),
         ] {
             assert_eq!(
                 ResourceConfig::for_path(Path::new(name)).kind(),

@@ -20,6 +20,7 @@ use crate::resource::Resource;
 use crate::self_study::{
     BatchesOutcome, Plan, PlanError, PlannedBatch, SelfStudyConfig, run_batches,
 };
+use crate::tool::{ToolBox, ToolError};
 
 /// After this many steps in a row that gave nothing but failures, a run gives up.
 const MAX_FAILED_STEPS: usize = 5;
@@ -32,6 +33,9 @@ pub enum RunError {
     /// The plan cannot be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A tool cannot be had.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// The folder cannot be used.
     #[error("cannot use {path}: {source}")]
     Io {
@@ -137,6 +141,7 @@ pub struct SynthesisRun {
     parts: Vec<Part>,
     next_part: u64,
     report: SynthesisReport,
+    tools: ToolBox,
     _lock: File,
 }
 
@@ -152,6 +157,7 @@ impl SynthesisRun {
         model: &str,
     ) -> Result<Self, RunError> {
         let plan = Plan::new(&config, resources)?;
+        let tools = ToolBox::new(&config.tools, resources)?;
         let plan_file = PlanFile::new(&config, resources, model, &plan);
         let lock = lock(folder)?;
         let path = folder.join("plan.json");
@@ -180,6 +186,7 @@ impl SynthesisRun {
             plan,
             parts: Vec::new(),
             next_part: 0,
+            tools,
             _lock: lock,
         };
         run.take_over_parts()?;
@@ -264,6 +271,20 @@ impl SynthesisRun {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Outcome, RunError> {
+        // Beside the rest, which tells of the progress meanwhile.
+        let mut tools = std::mem::take(&mut self.tools);
+        let outcome = self.work(client, &mut tools, stop, progress);
+        self.tools = tools;
+        outcome
+    }
+
+    fn work(
+        &mut self,
+        client: &mut dyn ChatClient,
+        tools: &mut ToolBox,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Outcome, RunError> {
         self.report.failed.clear();
         self.report.last_failure = None;
         let mut failed_steps = 0;
@@ -275,7 +296,7 @@ impl SynthesisRun {
                 return self.stopped();
             }
             let tasks = step.iter().map(|batch| batch.tasks.len()).sum();
-            let result = run_batches(&self.config, step, client, &mut |done, of| {
+            let result = run_batches(&self.config, step, client, tools, &mut |done, of| {
                 progress(self.progress(done, of, tasks));
             });
             let outcome = match result {
@@ -319,7 +340,10 @@ impl SynthesisRun {
     /// Writes `dataset.parquet` from what is finished and returns the number of conversations. A run
     /// that was stopped can be used this way without doing the rest.
     pub fn merge(&self) -> Result<usize, RunError> {
-        let options = StreamOptions::default();
+        let options = StreamOptions {
+            tool_calls: !self.config.tools.is_empty(),
+            ..StreamOptions::default()
+        };
         let path = self.dataset_path();
         let rows = parts::merged(&self.parts);
         Ok(write_conversation_stream(&path, &options, rows)?)
@@ -384,7 +408,11 @@ fn lock(folder: &Path) -> Result<File, RunError> {
         .open(&path)
         .map_err(io)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            parts::sweep(folder);
+            parts::sweep(&folder.join("parts"));
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(RunError::Busy {
             folder: folder.to_owned(),
         }),

@@ -6,6 +6,8 @@ use crate::parquet::read_conversations;
 use crate::self_study::SelfStudyConfig;
 use crate::self_study::tests::{MockClient, numbered_text, resources, small_config};
 
+mod servers;
+
 fn open(folder: &Path, config: &SelfStudyConfig) -> Result<SynthesisRun, RunError> {
     let resources = resources(config, &numbered_text(30));
     SynthesisRun::open(folder, config.clone(), &resources, "mock")
@@ -161,6 +163,23 @@ fn two_runs_cannot_share_a_folder() {
     ));
     drop(first);
     open(folder.path(), &small_config()).unwrap();
+}
+
+#[test]
+fn what_a_killed_process_was_writing_is_swept_away() {
+    let folder = tempfile::tempdir().unwrap();
+    run_steps(folder.path(), &small_config(), 1);
+    let litter = ["parts/.tmp-abc123", ".tmp-xyz"].map(|name| folder.path().join(name));
+    for path in &litter {
+        std::fs::write(path, b"half a part").unwrap();
+    }
+    // Not while another process is at work.
+    let first = open(folder.path(), &small_config()).unwrap();
+    assert!(litter.iter().all(|path| !path.exists()));
+    std::fs::write(&litter[0], b"half a part").unwrap();
+    assert!(open(folder.path(), &small_config()).is_err());
+    assert!(litter[0].exists());
+    drop(first);
 }
 
 #[test]

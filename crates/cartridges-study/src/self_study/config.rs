@@ -5,14 +5,24 @@ use serde::{Deserialize, Serialize};
 use crate::chunker::{ChunkError, Chunker};
 use crate::resource::{ResourceError, SharedCodec, TextResource};
 use crate::seed_prompt::{SeedPrompts, SeedType};
+use crate::tool::ToolConfig;
 use crate::top_logprobs::{TopLogprobsError, check_threshold};
 
 /// The system prompt around a context; `{subcorpus}` stands for the context.
 pub const DEFAULT_SYSTEM_PROMPT: &str = "\nThis conversation is about the following information.\n\n\
      <info>\n{subcorpus}\n</info>";
 
+/// How the model is asked which tools to call; `{message}` stands for what it is to respond to, `{tools}`
+/// for the description of the tools.
+pub const DEFAULT_TOOL_PROMPT: &str = "Respond to this message. If one of the tools below can find \
+     what you need for it, call the tool; otherwise write nothing but \"no tool\".\n\n\
+     <message>\n{message}\n</message>\n\n{tools}";
+
 /// Where the context goes in a system prompt template.
 const PLACEHOLDER: &str = "{subcorpus}";
+/// The places of a tool prompt template.
+const MESSAGE: &str = "{message}";
+const TOOLS: &str = "{tools}";
 
 /// How conversations are made. Defaults follow the reference where it has the field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +95,17 @@ pub struct SelfStudyConfig {
     pub drop_cut_off: bool,
     /// The system prompt; must contain `{subcorpus}` once.
     pub system_prompt_template: String,
+    /// Tools that the agents may call before they speak (default none). What they say is put behind the
+    /// system prompt.
+    pub tools: Vec<ToolConfig>,
+    /// Whether agent A calls tools (default false).
+    pub use_tools_a: bool,
+    /// Whether agent B calls tools (default false).
+    pub use_tools_b: bool,
+    /// Longest message that calls tools, in tokens (default 128).
+    pub max_tool_tokens: usize,
+    /// How the model is asked which tools to call; must contain `{message}` and `{tools}` once.
+    pub tool_prompt_template: String,
 }
 
 impl Default for SelfStudyConfig {
@@ -118,6 +139,11 @@ impl Default for SelfStudyConfig {
             drop_empty: true,
             drop_cut_off: false,
             system_prompt_template: DEFAULT_SYSTEM_PROMPT.to_owned(),
+            tools: Vec::new(),
+            use_tools_a: false,
+            use_tools_b: false,
+            max_tool_tokens: 128,
+            tool_prompt_template: DEFAULT_TOOL_PROMPT.to_owned(),
         }
     }
 }
@@ -146,6 +172,14 @@ pub enum ConfigError {
         "self-study: system_prompt_template must contain {{subcorpus}} once, it does {0} times"
     )]
     Template(usize),
+    /// The template has not exactly one place for the message or the tools.
+    #[error("self-study: tool_prompt_template must contain {place} once, it does {found} times")]
+    ToolTemplate {
+        /// The place.
+        place: &'static str,
+        /// How often it is there.
+        found: usize,
+    },
 }
 
 impl SelfStudyConfig {
@@ -164,6 +198,7 @@ impl SelfStudyConfig {
             ("max_rounds", self.max_rounds),
             ("max_completion_tokens_a", self.max_completion_tokens_a),
             ("max_completion_tokens_b", self.max_completion_tokens_b),
+            ("max_tool_tokens", self.max_tool_tokens),
         ] {
             if value == 0 {
                 return range(field, "0".to_owned(), "at least 1");
@@ -219,10 +254,41 @@ impl SelfStudyConfig {
             let expected = "at least 1 when verbatim is off";
             return range("num_conversations", "0".to_owned(), expected);
         }
+        self.validate_tools()?;
         match self.system_prompt_template.matches(PLACEHOLDER).count() {
             1 => Ok(()),
             n => Err(ConfigError::Template(n)),
         }
+    }
+
+    fn validate_tools(&self) -> Result<(), ConfigError> {
+        let used = self.use_tools_a || self.use_tools_b;
+        if used == self.tools.is_empty() {
+            let (field, found, expected) = match used {
+                true => (
+                    "tools",
+                    "empty",
+                    "at least one where use_tools_a or use_tools_b is true",
+                ),
+                false => (
+                    "use_tools_b",
+                    "false",
+                    "it or use_tools_a to be true, since there are tools",
+                ),
+            };
+            return Err(ConfigError::Range {
+                field,
+                found: found.to_owned(),
+                expected,
+            });
+        }
+        for place in [MESSAGE, TOOLS] {
+            let found = self.tool_prompt_template.matches(place).count();
+            if found != 1 {
+                return Err(ConfigError::ToolTemplate { place, found });
+            }
+        }
+        Ok(())
     }
 
     fn validate_verbatim(&self) -> Result<(), ConfigError> {
@@ -278,6 +344,25 @@ impl SelfStudyConfig {
         }
     }
 
+    /// The question which tools to call. Neither of the two texts is searched for places.
+    pub(super) fn tool_prompt(&self, message: &str, tools: &str) -> String {
+        let template = &self.tool_prompt_template;
+        let (Some(at), Some(list)) = (template.find(MESSAGE), template.find(TOOLS)) else {
+            return template.clone();
+        };
+        let mut places = [(at, MESSAGE, message), (list, TOOLS, tools)];
+        places.sort_unstable();
+        let [(first, a, text_a), (second, b, text_b)] = places;
+        [
+            &template[..first],
+            text_a,
+            &template[first + a.len()..second],
+            text_b,
+            &template[second + b.len()..],
+        ]
+        .concat()
+    }
+
     /// A text with this configuration's chunk lengths and seed types.
     pub fn text_resource(
         &self,
@@ -293,6 +378,7 @@ impl SelfStudyConfig {
 mod tests {
     use super::*;
     use crate::chunker::TokenChunker;
+    use crate::tool::RetrievalConfig;
 
     #[test]
     fn defaults_are_valid_and_survive_json() {
@@ -319,7 +405,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Change = fn(&mut SelfStudyConfig);
-        let wrong: [(&str, Change); 15] = [
+        let wrong: [(&str, Change); 19] = [
             ("batch_size", |c| c.batch_size = 0),
             ("batches_in_parallel", |c| c.batches_in_parallel = 0),
             ("max_rounds", |c| c.max_rounds = 0),
@@ -338,6 +424,14 @@ mod tests {
                     min_tokens_per_chunk: 2000,
                     ..TokenChunker::default()
                 });
+            }),
+            ("max_tool_tokens", |c| c.max_tool_tokens = 0),
+            ("tools", |c| c.use_tools_a = true),
+            ("use_tools_b", |c| {
+                c.tools = vec![ToolConfig::Retrieval(RetrievalConfig::default())];
+            }),
+            ("tool_prompt_template", |c| {
+                c.tool_prompt_template = "{message}".to_owned();
             }),
             ("system_prompt_template", |c| {
                 c.system_prompt_template = "no place".to_owned();

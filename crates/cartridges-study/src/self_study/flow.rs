@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::config::SelfStudyConfig;
 use super::plan::{PlannedBatch, Task, TaskWork, request_seed};
+use super::tool_phase::tool_phase;
 use crate::client::{
     ChatClient, ChatMessage, ChatRequest, ClientError, FinishReason, Sample, ScoreRequest,
     check_samples, check_scores,
 };
-use crate::conversation::{Conversation, ConversationKind, Message, Metadata, Role};
+use crate::conversation::{Conversation, ConversationKind, Message, Metadata, Role, ToolCall};
+use crate::tool::ToolBox;
 use crate::top_logprobs::DenseTopLogprobs;
 
 /// The reference system writes this word into every row's `type`.
@@ -60,6 +62,10 @@ pub struct Counts {
     pub cut_off_answers: u64,
     /// Batches that failed at first and were asked again.
     pub retried_batches: u64,
+    /// Calls of tools.
+    pub tool_calls: u64,
+    /// Calls of tools that gave nothing.
+    pub failed_tool_calls: u64,
 }
 
 impl Counts {
@@ -72,6 +78,8 @@ impl Counts {
         self.empty_answers += other.empty_answers;
         self.cut_off_answers += other.cut_off_answers;
         self.retried_batches += other.retried_batches;
+        self.tool_calls += other.tool_calls;
+        self.failed_tool_calls += other.failed_tool_calls;
     }
 }
 
@@ -116,17 +124,18 @@ pub fn run_batches(
     config: &SelfStudyConfig,
     batches: &[PlannedBatch],
     client: &mut dyn ChatClient,
+    tools: &mut ToolBox,
     on_done: &mut dyn FnMut(usize, usize),
 ) -> Result<BatchesOutcome, ClientError> {
     let mut outcome = BatchesOutcome::default();
-    match attempt(config, batches, client, on_done) {
+    match attempt(config, batches, client, tools, on_done) {
         Ok(done) => return Ok(done),
         Err(ClientError::Stopped) => return Err(ClientError::Stopped),
         Err(error) => tracing::warn!(%error, "a batch failed, asking once more"),
     }
     for batch in batches {
         outcome.counts.retried_batches += 1;
-        match attempt(config, std::slice::from_ref(batch), client, on_done) {
+        match attempt(config, std::slice::from_ref(batch), client, tools, on_done) {
             Ok(done) => outcome.add(done),
             Err(ClientError::Stopped) => return Err(ClientError::Stopped),
             Err(error) => {
@@ -147,6 +156,7 @@ fn attempt(
     config: &SelfStudyConfig,
     batches: &[PlannedBatch],
     client: &mut dyn ChatClient,
+    tools: &mut ToolBox,
     on_done: &mut dyn FnMut(usize, usize),
 ) -> Result<BatchesOutcome, ClientError> {
     let mut outcome = BatchesOutcome::default();
@@ -159,10 +169,14 @@ fn attempt(
         .filter(|(_, task)| !matches!(task.work, TaskWork::Given { .. }))
         .map(|(batch, task)| Talk::new(batch, task))
         .collect();
+    let turns = [Agent::A, Agent::B]
+        .map(|agent| 1 + usize::from(!tools.is_empty() && config.uses_tools(agent)))
+        .iter()
+        .sum::<usize>();
     let expected = talks
         .iter()
         .map(|talk| match talk.task.work {
-            TaskWork::Converse => 2 * config.max_rounds,
+            TaskWork::Converse => turns * config.max_rounds,
             _ => 1,
         })
         .sum();
@@ -173,15 +187,10 @@ fn attempt(
     };
     for round in 0..config.max_rounds {
         for agent in [Agent::A, Agent::B] {
-            step(
-                config,
-                &mut talks,
-                agent,
-                round,
-                client,
-                &mut count,
-                &mut outcome,
-            )?;
+            let turn = Turn { agent, round };
+            let counts = &mut outcome.counts;
+            tool_phase(config, &mut talks, turn, client, tools, &mut count, counts)?;
+            step(config, &mut talks, turn, client, &mut count, &mut outcome)?;
         }
     }
     outcome.add(score(config, tasks(), client)?);
@@ -198,9 +207,16 @@ fn attempt(
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Agent {
+pub(super) enum Agent {
     A,
     B,
+}
+
+/// Who speaks, and in which exchange of the conversation.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    pub agent: Agent,
+    pub round: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -213,9 +229,12 @@ enum State {
 }
 
 /// A conversation in the making.
-struct Talk<'a> {
+pub(super) struct Talk<'a> {
     batch: &'a PlannedBatch,
-    task: &'a Task,
+    pub task: &'a Task,
+    /// The batch's, with what tools said behind it.
+    pub system_prompt: String,
+    pub tool_calls: Vec<ToolCall>,
     messages: Vec<Message>,
     finish_reasons: Vec<String>,
     state: State,
@@ -226,14 +245,21 @@ impl<'a> Talk<'a> {
         Self {
             batch,
             task,
+            system_prompt: batch.system_prompt.clone(),
+            tool_calls: Vec::new(),
             messages: Vec::new(),
             finish_reasons: Vec::new(),
             state: State::Going,
         }
     }
 
-    fn request(&self, config: &SelfStudyConfig, agent: Agent, round: usize) -> ChatRequest {
-        let mut messages = vec![ChatMessage::new(Role::System, &self.batch.system_prompt)];
+    pub fn is_going(&self) -> bool {
+        self.state == State::Going
+    }
+
+    /// The conversation as an agent sees it.
+    pub fn seen_by(&self, agent: Agent) -> Vec<ChatMessage> {
+        let mut messages = vec![ChatMessage::new(Role::System, &self.system_prompt)];
         if agent == Agent::A {
             messages.push(ChatMessage::new(Role::User, &self.task.prompt));
         }
@@ -244,13 +270,18 @@ impl<'a> Talk<'a> {
             };
             ChatMessage::new(role, &message.content)
         }));
+        messages
+    }
+
+    fn request(&self, config: &SelfStudyConfig, turn: Turn) -> ChatRequest {
+        let Turn { agent, round } = turn;
         let (temperature, max_completion_tokens) = match agent {
             Agent::A => (config.temperature_a, config.max_completion_tokens_a),
             Agent::B => (config.temperature_b, config.max_completion_tokens_b),
         };
         let thinking = agent == Agent::B && self.batch.thinking.get(round) == Some(&true);
         ChatRequest {
-            messages,
+            messages: self.seen_by(agent),
             temperature,
             max_completion_tokens,
             top_logprobs: (agent == Agent::B && config.num_top_logprobs > 0)
@@ -264,9 +295,9 @@ impl<'a> Talk<'a> {
     fn into_conversation(self) -> Conversation {
         Conversation {
             messages: self.messages,
-            system_prompt: self.batch.system_prompt.clone(),
+            system_prompt: self.system_prompt,
             metadata: Metadata {
-                tool_calls: Vec::new(),
+                tool_calls: self.tool_calls,
                 seed_prompt: self.task.prompt.clone(),
                 initial_system_prompt: self.batch.system_prompt.clone(),
                 kind: Some(match self.task.work {
@@ -288,27 +319,23 @@ impl<'a> Talk<'a> {
 fn step(
     config: &SelfStudyConfig,
     talks: &mut [Talk],
-    agent: Agent,
-    round: usize,
+    turn: Turn,
     client: &mut dyn ChatClient,
     on_answer: &mut dyn FnMut(),
     outcome: &mut BatchesOutcome,
 ) -> Result<(), ClientError> {
-    let mut talks: Vec<&mut Talk> = talks
-        .iter_mut()
-        .filter(|talk| talk.state == State::Going)
-        .collect();
+    let mut talks: Vec<&mut Talk> = talks.iter_mut().filter(|talk| talk.is_going()).collect();
     if talks.is_empty() {
         return Ok(());
     }
     let requests: Vec<ChatRequest> = talks
         .iter()
-        .map(|talk| talk.request(config, agent, round))
+        .map(|talk| talk.request(config, turn))
         .collect();
     let samples = client.complete(&requests, &mut |_| on_answer())?;
     check_samples(&requests, &samples)?;
     for (talk, sample) in talks.iter_mut().zip(samples) {
-        take(config, talk, agent, sample, outcome)?;
+        take(config, talk, turn.agent, sample, outcome)?;
     }
     Ok(())
 }
@@ -323,12 +350,12 @@ fn take(
     outcome: &mut BatchesOutcome,
 ) -> Result<(), ClientError> {
     let task = talk.task.index;
-    if let FinishReason::Failed(message) = sample.finish {
+    if let FinishReason::Failed(error) = sample.finish {
         talk.state = State::Lost;
         outcome.failed.push(Failed {
             task,
-            cause: "request failed".to_owned(),
-            message,
+            cause: error.cause().to_owned(),
+            message: error.to_string(),
         });
         return Ok(());
     }

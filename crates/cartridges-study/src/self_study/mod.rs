@@ -11,9 +11,12 @@ mod plan;
 mod sentences;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_tools;
+mod tool_phase;
 mod verbatim;
 
-pub use config::{ConfigError, DEFAULT_SYSTEM_PROMPT, SelfStudyConfig};
+pub use config::{ConfigError, DEFAULT_SYSTEM_PROMPT, DEFAULT_TOOL_PROMPT, SelfStudyConfig};
 pub use flow::{BatchesOutcome, Counts, Dropped, Failed, run_batches};
 pub use plan::{Plan, PlanError, PlannedBatch, Task, TaskWork};
 pub use sentences::{Segment, segments};

@@ -9,6 +9,7 @@ use crate::client::{
 };
 use crate::conversation::{ConversationKind, Role};
 use crate::resource::{Resource, SharedCodec};
+use crate::tool::ToolBox;
 
 /// A text of numbered sentences, so that every place in it is unique.
 pub(crate) fn numbered_text(sentences: usize) -> String {
@@ -118,7 +119,7 @@ impl ChatClient for MockClient {
                     text,
                     token_ids,
                     finish: if is(self.refused_if, request) {
-                        FinishReason::Failed("too long".to_owned())
+                        FinishReason::Failed(ClientError::Unsupported("such long texts".to_owned()))
                     } else if is(self.cut_off_if, request) {
                         FinishReason::Length
                     } else {
@@ -140,7 +141,14 @@ impl ChatClient for MockClient {
 }
 
 fn run_all(config: &SelfStudyConfig, plan: &Plan, client: &mut MockClient) -> BatchesOutcome {
-    run_batches(config, &plan.batches, client, &mut |_, _| {}).unwrap()
+    run_batches(
+        config,
+        &plan.batches,
+        client,
+        &mut ToolBox::default(),
+        &mut |_, _| {},
+    )
+    .unwrap()
 }
 
 #[test]
@@ -501,7 +509,13 @@ fn batches_together_or_alone_give_the_same() {
     let mut alone = Vec::new();
     for batch in plan.batches.iter().rev() {
         let batch = std::slice::from_ref(batch);
-        let outcome = run_batches(&config, batch, &mut MockClient::default(), &mut |_, _| {});
+        let outcome = run_batches(
+            &config,
+            batch,
+            &mut MockClient::default(),
+            &mut ToolBox::default(),
+            &mut |_, _| {},
+        );
         alone.extend(outcome.unwrap().conversations);
     }
     alone.sort_by_key(|c| c.metadata.task);
@@ -521,7 +535,14 @@ fn a_failed_batch_is_asked_once_more_then_counted() {
             failing_calls: failing.iter().copied().collect(),
             ..MockClient::default()
         };
-        run_batches(&config, batch, &mut client, &mut |_, _| {}).unwrap()
+        run_batches(
+            &config,
+            batch,
+            &mut client,
+            &mut ToolBox::default(),
+            &mut |_, _| {},
+        )
+        .unwrap()
     };
     let good = run(&[]);
     let retried = run(&[1]);
@@ -554,7 +575,7 @@ fn odd_answers_are_counted_and_dropped_if_wanted() {
     assert!(empty > 0 && cut > 0 && !outcome.failed.is_empty());
     assert_eq!(outcome.dropped.len() as u64, empty);
     assert!(outcome.dropped.iter().all(|d| d.cause == "empty answer"));
-    assert_eq!(outcome.failed[0].cause, "request failed");
+    assert_eq!(outcome.failed[0].cause, "unsupported");
     let everything = |o: &BatchesOutcome| o.conversations.len() + o.dropped.len() + o.failed.len();
     assert_eq!(everything(&outcome), plan.num_tasks);
     config.drop_cut_off = true;

@@ -42,13 +42,26 @@ pub fn self_study(
     let progress = progress(total, "self-study", "conversations");
     let begin = Instant::now();
     let mut first_tokens = None;
-    let outcome = run.run(client, &stop, &mut |p| {
+    let result = run.run(client, &stop, &mut |p| {
         let before = *first_tokens.get_or_insert(p.tokens);
         let seconds = begin.elapsed().as_secs_f64().max(1e-3);
         let rate = (p.tokens - before) as f64 / seconds;
         progress.set(p.position() as u64, format!("{rate:.0} tok/s"));
-    })?;
+    });
     drop(progress);
+    let outcome = result.map_err(|error| {
+        for (cause, count) in &run.report().failed {
+            eprintln!("  failed: {count} ({cause})");
+        }
+        let error = anyhow::Error::new(error);
+        match run.report().settled() {
+            0 => error,
+            settled => error.context(format!(
+                "{settled} of {} conversations are done and kept, the same command goes on from there",
+                run.report().planned
+            )),
+        }
+    })?;
     match outcome {
         Outcome::Finished { dataset, report } => Ok((dataset, report)),
         Outcome::Stopped { .. } => Err(Interrupted("self-study").into()),

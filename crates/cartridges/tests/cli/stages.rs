@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::chat::talking_model;
 use super::*;
 
-const TEXT: &str = "The lamp of Harrow Point burns whale oil. Its keeper is Edda Falk. The tower has \
+pub(super) const TEXT: &str = "The lamp of Harrow Point burns whale oil. Its keeper is Edda Falk. The tower has \
     ninety-one steps, and the store below holds barley, rope and six barrels of tar. Boats from \
     Nordvik come on Tuesdays. In fog the bell rings twice a minute.";
 const QUESTIONS: &str = r#"{"id": "lamp", "questions": [
@@ -281,7 +281,7 @@ pub(super) fn lines(path: &str) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
-fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };

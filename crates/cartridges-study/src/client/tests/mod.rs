@@ -2,5 +2,5 @@ mod config;
 mod fleet;
 mod openai;
 mod sglang;
-mod stand_in;
+pub(crate) mod stand_in;
 mod tokasaurus;

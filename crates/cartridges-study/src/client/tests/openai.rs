@@ -250,9 +250,10 @@ fn replies_that_contradict_themselves_fail() {
         (json!({"finish_reason": "content_filter"}), "content_filter"),
         (json!({"message": 1}), "invalid type"),
     ] {
-        let FinishReason::Failed(message) = teach(choice(change)).finish else {
+        let FinishReason::Failed(error) = teach(choice(change)).finish else {
             panic!("taken where {expected} was expected");
         };
+        let message = error.to_string();
         assert!(message.starts_with("the answer does not fit the request: http://"));
         assert!(message.contains(expected), "{message}");
     }

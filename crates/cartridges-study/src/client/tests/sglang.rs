@@ -94,6 +94,16 @@ fn answers_are_read_with_or_without_the_prompts_ids() {
 }
 
 #[test]
+fn text_is_enough_where_no_log_probs_are_asked_for() {
+    let server = StandIn::start(|_, _| Act::Json(200, reply(&Value::Null, &json!({}))));
+    let mut client = sglang(&server);
+    let samples = client.complete(&[request(1)], &mut |_| {}).unwrap();
+    assert_eq!(samples[0].text, "Yes.");
+    assert_eq!(samples[0].finish, FinishReason::Stop);
+    assert!(samples[0].token_ids.is_empty() && samples[0].top_logprobs.is_none());
+}
+
+#[test]
 fn replies_that_contradict_themselves_fail() {
     let ids = || json!([3, 9]);
     for (ids, change, expected) in [
@@ -131,9 +141,10 @@ fn replies_that_contradict_themselves_fail() {
             "completion_tokens is 99",
         ),
     ] {
-        let FinishReason::Failed(message) = teach(ids, change).finish else {
+        let FinishReason::Failed(error) = teach(ids, change).finish else {
             panic!("taken where {expected} was expected");
         };
+        let message = error.to_string();
         assert!(message.contains(expected), "{message}");
     }
 }

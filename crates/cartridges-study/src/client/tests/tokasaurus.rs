@@ -163,9 +163,10 @@ fn fingerprints_that_make_no_sense_fail() {
             "has 8 entries",
         ),
     ] {
-        let FinishReason::Failed(message) = teach(change).finish else {
+        let FinishReason::Failed(error) = teach(change).finish else {
             panic!("taken where {expected} was expected");
         };
+        let message = error.to_string();
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -181,6 +182,27 @@ fn ids_come_without_log_probs_too() {
         .unwrap();
     assert_eq!(samples[0].token_ids, [11, 21, 31]);
     assert_eq!(samples[0].top_logprobs, None);
+}
+
+#[test]
+fn text_is_enough_where_no_log_probs_are_asked_for() {
+    for told in [json!(null), json!("fp_44709d6fcb")] {
+        let body = json!({
+            "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+            "system_fingerprint": told,
+        });
+        let server = StandIn::start(move |_, _| Act::Json(200, body.clone()));
+        let mut client = tokasaurus(&server);
+        let asked = [request(1), teacher_request()];
+        let samples = client.complete(&asked, &mut |_| {}).unwrap();
+        assert_eq!(samples[0].text, "Yes.");
+        assert!(samples[0].token_ids.is_empty());
+        assert!(
+            matches!(&samples[1].finish, FinishReason::Failed(e) if e.to_string().contains("system_fingerprint"))
+        );
+        assert_eq!(client.statistics().servers[0].completion_tokens, 2);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! LaTeX sources, as a folder, a file, or an archive such as arXiv gives.
 
+mod arxiv;
 mod clean;
 mod expand;
 mod resource;

@@ -1,9 +1,10 @@
 //! The resource over a LaTeX source.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::arxiv::{Arxiv, ArxivId};
 use super::clean::{body, without_comments};
 use super::expand::{expanded, main_files};
 use super::source::{Source, normal};
@@ -16,11 +17,21 @@ use crate::resource::read::file_name;
 /// A LaTeX source: a folder, a `.tex` file, or an archive (`.tar`, `.tar.gz`, `.tgz`, or arXiv's `.gz`
 /// of a single file). Files are put in where the main file asks for them, comments go, text and
 /// formulas stay as they are. Of the preamble, the title and the definitions of commands are kept.
+///
+/// Instead of a path, `arxiv_id` names a paper of arXiv; its source is fetched once and kept in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatexConfig {
-    /// The folder, file or archive.
-    pub path: PathBuf,
+    /// The folder, file or archive; this or `arxiv_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// A paper of arXiv: `2506.06266`, `2506.06266v2`, or its address. Without a version, the one of the day
+    /// of the first fetch stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arxiv_id: Option<String>,
+    /// Whether papers come from the cache only (default false).
+    #[serde(default)]
+    pub offline: bool,
     /// The main file, as a path in the folder or archive (default: the one that begins a document and
     /// that no other asks for; without one, all files in the order of their names).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,24 +45,63 @@ impl LatexConfig {
     /// A source whose main file is to be found.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
-            path: path.into(),
+            path: Some(path.into()),
+            arxiv_id: None,
+            offline: false,
             main: None,
             preamble: false,
         }
     }
 
+    /// The paper that a text names, as `arxiv:2506.06266` or an address on arxiv.org.
+    pub fn paper(text: &str) -> Option<Self> {
+        let named = text.to_lowercase().starts_with("arxiv:") || text.contains("arxiv.org/");
+        ArxivId::parse(text).filter(|_| named).map(|_| Self {
+            path: None,
+            arxiv_id: Some(text.to_owned()),
+            ..Self::new("")
+        })
+    }
+
+    /// Where the source is, and its name for people. A paper is fetched if need be.
+    fn place(&self) -> Result<(PathBuf, String), ResourceError> {
+        let field = |field, found: &str, expected| ResourceError::Field {
+            kind: "latex",
+            field,
+            found: found.to_owned(),
+            expected,
+        };
+        match (&self.path, &self.arxiv_id) {
+            (Some(path), None) => Ok((path.clone(), file_name(path))),
+            (None, Some(text)) => {
+                let id = ArxivId::parse(text)
+                    .ok_or_else(|| field("arxiv_id", text, "an identifier such as 2506.06266"))?;
+                let path = Arxiv::from_env(self.offline)?.source(&id)?;
+                Ok((path, format!("arxiv:{id}")))
+            }
+            (Some(_), Some(id)) => Err(field("arxiv_id", id, "either it or path")),
+            (None, None) => Err(field("path", "missing", "it or arxiv_id")),
+        }
+    }
+
     pub(in crate::resource) fn material(&self) -> Result<Material, ResourceError> {
         let mut notes = Notes::default();
-        let source = Source::open(&self.path, &mut notes)?;
-        let text = self.text(&source, &mut notes)?;
-        let mut material = Material::running(file_name(&self.path), tidy(&text));
+        let (path, name) = self.place()?;
+        let source = Source::open(&path, &mut notes)?;
+        let text = self.text(&path, &source, &mut notes)?;
+        let mut material = Material::running(name, tidy(&text));
         material.notes = notes;
         Ok(material)
     }
 
-    fn text(&self, source: &Source, notes: &mut Notes) -> Result<String, ResourceError> {
+    fn text(
+        &self,
+        path: &Path,
+        source: &Source,
+        notes: &mut Notes,
+    ) -> Result<String, ResourceError> {
         let missing = |what: String| ResourceError::Missing {
-            path: self.path.clone(),
+            path: path.to_owned(),
             what,
         };
         let main = match &self.main {
@@ -70,7 +120,7 @@ impl LatexConfig {
             }
         };
         let Some(main) = main else {
-            return self.all(source, notes);
+            return all(path, source, notes);
         };
         let whole = expanded(source, &main, notes);
         Ok(match self.preamble {
@@ -78,27 +128,27 @@ impl LatexConfig {
             false => body(&whole),
         })
     }
+}
 
-    /// Every `.tex` file in order, each behind a line with its name.
-    fn all(&self, source: &Source, notes: &mut Notes) -> Result<String, ResourceError> {
-        let mut parts = Vec::new();
-        for (name, text) in &source.files {
-            if !name.to_lowercase().ends_with(".bbl") {
-                parts.push(format!("% File: {name}\n{}", without_comments(text)));
-            }
+/// Every `.tex` file in order, each behind a line with its name.
+fn all(path: &Path, source: &Source, notes: &mut Notes) -> Result<String, ResourceError> {
+    let mut parts = Vec::new();
+    for (name, text) in &source.files {
+        if !name.to_lowercase().ends_with(".bbl") {
+            parts.push(format!("% File: {name}\n{}", without_comments(text)));
         }
-        match parts.len() {
-            0 => {
-                return Err(ResourceError::Missing {
-                    path: self.path.clone(),
-                    what: "LaTeX file (.tex, .ltx, .latex)".to_owned(),
-                });
-            }
-            1 => parts[0] = parts[0].split_once('\n').map_or("", |p| p.1).to_owned(),
-            n => notes.add_count("file read by itself, there is no main file", n),
-        }
-        Ok(parts.join("\n\n"))
     }
+    match parts.len() {
+        0 => {
+            return Err(ResourceError::Missing {
+                path: path.to_owned(),
+                what: "LaTeX file (.tex, .ltx, .latex)".to_owned(),
+            });
+        }
+        1 => parts[0] = parts[0].split_once('\n').map_or("", |p| p.1).to_owned(),
+        n => notes.add_count("file read by itself, there is no main file", n),
+    }
+    Ok(parts.join("\n\n"))
 }
 
 #[cfg(test)]
