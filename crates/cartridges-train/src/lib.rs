@@ -4,12 +4,14 @@
 #![deny(missing_docs)]
 
 mod adam;
+mod before;
 mod best;
 mod checkpoint;
 mod config;
 mod example;
 mod gradient;
 mod group;
+mod joint;
 mod mixture;
 mod numbered;
 mod packing;
@@ -27,8 +29,9 @@ pub use config::{
     Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig,
 };
 pub use example::{Example, ExampleError, Target, examples};
-pub use gradient::{Gradient, row_gradient, row_loss};
+pub use gradient::{Gradient, gradient_among, loss_among, row_gradient, row_loss};
 pub use group::{Alone, DeviceGroup, Exchange, Facts, GroupError, GroupOptions, Star, share_start};
+pub use joint::{JointConfig, JointHooks, JointScore, JointTrainer, train_joint};
 pub use mixture::{MixtureError, Taken, read_mixture};
 pub use numbered::{CHECKPOINT, numbered_checkpoint};
 pub use packing::{PackedRow, pack};

@@ -58,8 +58,8 @@ pub enum TrainError {
 
 /// A cartridge in training.
 pub struct Trainer<'a> {
-    decoder: &'a Decoder,
-    rows: Vec<PackedRow>,
+    pub(crate) decoder: &'a Decoder,
+    pub(crate) rows: Vec<PackedRow>,
     pub(crate) config: TrainConfig,
     pub(crate) cartridge: Cartridge,
     pub(crate) adam: Adam,
@@ -69,9 +69,9 @@ pub struct Trainer<'a> {
     pub(crate) step: usize,
     /// Tokens and trained positions of all steps so far.
     seen: (usize, usize),
-    total: usize,
+    pub(crate) total: usize,
     /// The last step as the schedule sees it.
-    planned: usize,
+    pub(crate) planned: usize,
     /// Those who train the same cartridge.
     pub(crate) group: Box<dyn Exchange + 'a>,
 }
@@ -266,36 +266,49 @@ impl<'a> Trainer<'a> {
     /// process is lost; nothing is updated then.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let begin = Instant::now();
-        let first = self.step * self.config.rows_per_step;
-        let chosen: Vec<usize> = (first..first + self.config.rows_per_step)
-            .map(|n| self.row_index(n))
-            .collect();
+        let mut counts = Counts::default();
+        let mut sum = None;
+        let chosen = self.chosen();
         let own = chosen.iter().skip(self.group.rank());
-        // Loss, what it is divided by, tokens and targets.
-        let mut counts = [0.0; 4];
-        let mut sum: Option<Vec<Tensor<3>>> = None;
         for index in own.step_by(self.group.size()) {
             let row = &self.rows[*index];
             let gradient = row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
-            let more = [
-                gradient.loss,
-                self.divisor(row),
-                row.ids.len() as f64,
-                row.num_positions() as f64,
-            ];
-            counts.iter_mut().zip(more).for_each(|(a, b)| *a += b);
-            sum = Some(match sum {
-                None => gradient.tensors,
-                Some(sum) => sum
-                    .into_iter()
-                    .zip(gradient.tensors)
-                    .map(|(a, b)| a + b)
-                    .collect(),
-            });
+            self.count(&mut counts, row, gradient.loss);
+            add(&mut sum, gradient.tensors);
         }
         // Every process has a row, or it could not have joined.
-        let sum = self.group.sum(sum.unwrap_or_default(), &mut counts)?;
-        let [loss, count, tokens, targets] = counts;
+        let sum = self.group.sum(sum.unwrap_or_default(), &mut counts.0)?;
+        self.update(sum, &counts, begin)
+    }
+
+    /// The rows of the next step.
+    pub(crate) fn chosen(&self) -> Vec<usize> {
+        let first = self.step * self.config.rows_per_step;
+        (first..first + self.config.rows_per_step)
+            .map(|n| self.row_index(n))
+            .collect()
+    }
+
+    /// Counts a row with its summed loss.
+    pub(crate) fn count(&self, counts: &mut Counts, row: &PackedRow, loss: f64) {
+        let more = [
+            loss,
+            self.divisor(row),
+            row.ids.len() as f64,
+            row.num_positions() as f64,
+        ];
+        counts.0.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+    }
+
+    /// Takes the step with a summed gradient.
+    pub(crate) fn update(
+        &mut self,
+        sum: Vec<Tensor<3>>,
+        counts: &Counts,
+        begin: Instant,
+    ) -> Result<StepReport, TrainError> {
+        let first = self.step * self.config.rows_per_step;
+        let [loss, count, tokens, targets] = counts.0;
         let (tokens, targets) = (tokens as usize, targets as usize);
         let loss = loss / count;
         let lr = learning_rate(&self.config, self.step, self.planned);
@@ -348,6 +361,18 @@ impl<'a> Trainer<'a> {
             }
         }
     }
+}
+
+/// Loss, what it is divided by, tokens and targets of some rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts(pub(crate) [f64; 4]);
+
+/// Adds tensors to a sum that may not have begun.
+pub(crate) fn add(sum: &mut Option<Vec<Tensor<3>>>, more: Vec<Tensor<3>>) {
+    *sum = Some(match sum.take() {
+        None => more,
+        Some(sum) => sum.into_iter().zip(more).map(|(a, b)| a + b).collect(),
+    });
 }
 
 /// The norm over all tensors together.

@@ -14,6 +14,18 @@ pub struct TrainConfigError {
     expected: &'static str,
 }
 
+impl TrainConfigError {
+    /// Refuses a field that is not `ok`.
+    pub(crate) fn check(
+        ok: bool,
+        field: &str,
+        found: impl Display,
+        expected: &'static str,
+    ) -> Result<(), Self> {
+        check(ok, field, found, expected)
+    }
+}
+
 fn check(
     ok: bool,
     field: &str,

@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::{GroupArgs, Member, StartArgs, distill_in, start};
+use crate::pipeline::{GroupArgs, JointSpec, Member, StartArgs, distill_in, start, train_jointly};
 use crate::sharing::local_sources;
 
 /// Train a cartridge on conversations of self-study.
@@ -51,6 +51,14 @@ pub struct TrainArgs {
     start: StartArgs,
     #[command(flatten)]
     group: GroupArgs,
+    /// TOML file with several cartridges, each with a name, data and a corpus, that are trained together so
+    /// that they can be served together; each gets a folder in --out.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["data", "corpus", "workers", "rank", "init_cartridge"]
+    )]
+    joint: Option<PathBuf>,
     /// TOML file with settings of training; flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -98,7 +106,7 @@ impl TrainArgs {
             source.drop_empty |= self.drop_empty;
             source.drop_cut_off |= self.drop_cut_off;
         }
-        if config.data.is_empty() {
+        if config.data.is_empty() && self.joint.is_none() {
             bail!("there is nothing to train on: give --data FILE, or `data` in --config");
         }
         for (variable, field) in [
@@ -147,6 +155,11 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut hub = ResolveOptions::from_env();
     hub.offline |= args.model.offline;
     hub.notice = Some(Arc::new(|line| eprintln!("{line}")));
+    if let Some(path) = &args.joint {
+        let spec = JointSpec::read(path, &config, &hub)?;
+        let model = args.model.open(&runtime.open()?)?;
+        return train_jointly(&spec, &config, &args.start, &model, &args.out);
+    }
     config.eval_data = local_sources(&config.eval_data, &hub)?;
     let data = local_sources(&config.data, &hub)?;
     let mut members = args.group.begin(&config)?.into_iter();

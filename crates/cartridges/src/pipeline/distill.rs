@@ -167,7 +167,7 @@ fn scored(step: usize, found: &Evaluation) -> String {
 }
 
 /// A digest of model, start, examples and questions: a checkpoint fits only the run it was made in.
-fn run_name(
+pub(super) fn run_name(
     model: &LanguageModel,
     start: &HostCartridge,
     examples: &[cartridges_train::Example],

@@ -3,6 +3,7 @@
 mod distill;
 mod evaluations;
 mod group;
+mod joint;
 mod queries;
 mod start;
 mod study;
@@ -10,6 +11,7 @@ mod summary;
 
 pub use distill::{Distilled, distill, distill_in};
 pub use group::{GroupArgs, Member};
+pub use joint::{JointSpec, train_jointly};
 pub use queries::reference_queries;
 pub use start::{Init, Start, StartArgs, document_ids, start};
 pub use study::{model_name, read_data, self_study, self_study_of_text};
