@@ -14,6 +14,7 @@ mod group;
 mod joint;
 mod mixture;
 mod numbered;
+mod on_policy;
 mod packing;
 mod report;
 mod run;
@@ -25,15 +26,16 @@ mod trainer;
 pub use adam::Adam;
 pub use checkpoint::CheckpointError;
 pub use config::{
-    BestBy, DataSource, EvalQuestions, LossPer, Optimizer, Packing, QuestionKind, Recompute,
-    Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig,
+    BestBy, DataSource, EvalQuestions, LossPer, OnPolicyConfig, Optimizer, Packing, QuestionKind,
+    Recompute, Schedule, Targets, TrackerKind, TrainConfig, TrainConfigError, TrainOn, WandbConfig,
 };
-pub use example::{Example, ExampleError, Target, examples};
+pub use example::{Example, ExampleError, Target, examples, prompt_ids};
 pub use gradient::{Gradient, gradient_among, loss_among, row_gradient, row_loss};
 pub use group::{Alone, DeviceGroup, Exchange, Facts, GroupError, GroupOptions, Star, share_start};
 pub use joint::{JointConfig, JointHooks, JointScore, JointTrainer, train_joint};
 pub use mixture::{MixtureError, Taken, read_mixture};
 pub use numbered::{CHECKPOINT, numbered_checkpoint};
+pub use on_policy::Teacher;
 pub use packing::{PackedRow, pack};
 pub use report::{Sizes, StepReport};
 pub use run::{Evaluation, Hooks, RunEnd, RunError, Score, held_out, train};

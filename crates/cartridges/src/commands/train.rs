@@ -208,7 +208,8 @@ fn train_as(
             );
         }
     }
-    let corpus = match member.leads() {
+    // The others take the start as it is made by the first.
+    let corpus = match member.leads() || config.on_policy.every > 0 {
         true => args.corpus.as_deref().map(read_corpus).transpose()?,
         false => None,
     };
@@ -228,7 +229,15 @@ fn train_as(
     let (begun, how) = begun.map(|start| (start.cartridge, start.how)).unzip();
     let begun = share_start(&mut *group, begun)?;
     let processes = group.size();
-    let done = distill_in(group, &model, &begun, &conversations, config, &args.out)?;
+    let done = distill_in(
+        group,
+        &model,
+        &begun,
+        corpus.as_deref(),
+        &conversations,
+        config,
+        &args.out,
+    )?;
     if !member.leads() {
         return Ok(());
     }

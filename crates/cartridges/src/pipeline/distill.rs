@@ -10,11 +10,12 @@ use cartridges_model::cartridge::{Cartridge, HostCartridge};
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
     Alone, BestBy, CHECKPOINT, CheckpointError, Evaluation, Exchange, Hooks, RunEnd, RunError,
-    Score, StepReport, TrainConfig, Trainer, examples, open_trackers, pack, train,
+    Score, StepReport, Teacher, TrainConfig, Trainer, examples, open_trackers, pack, train,
 };
 use sha2::{Digest, Sha256};
 
 use super::evaluations::Evaluations;
+use super::on_policy::EngineTeacher;
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::progress::progress;
 
@@ -41,10 +42,12 @@ pub fn distill(
     config: &TrainConfig,
     folder: &Path,
 ) -> Result<Distilled> {
-    distill_in(Box::new(Alone), model, start, conversations, config, folder)
+    let alone = Box::new(Alone);
+    distill_in(alone, model, start, None, conversations, config, folder)
 }
 
-/// As [`distill`], with the other processes of a group, which all give the same.
+/// As [`distill`], with the other processes of a group, which all give the same. `corpus` is the text that
+/// own answers are scored with where the conversations do not carry it.
 ///
 /// # Errors
 /// As [`distill`], and if another process is lost, with a checkpoint on disk.
@@ -52,6 +55,7 @@ pub fn distill_in(
     mut group: Box<dyn Exchange>,
     model: &Arc<LanguageModel>,
     start: &HostCartridge,
+    corpus: Option<&str>,
     conversations: &[Conversation],
     config: &TrainConfig,
     folder: &Path,
@@ -68,13 +72,19 @@ pub fn distill_in(
         true => Evaluations::open(model, config)?,
         false => None,
     };
-    let asked = evaluations.as_ref().map(Evaluations::digest);
-    let name = run_name(model, start, &made, &asked.unwrap_or_default());
+    let teacher = EngineTeacher::open(model, conversations, corpus, start.slots, config)?;
+    let digests = [
+        evaluations.as_ref().map(Evaluations::digest),
+        teacher.as_ref().map(EngineTeacher::digest),
+    ];
+    let asked: Vec<u8> = digests.into_iter().flatten().flatten().collect();
+    let name = run_name(model, start, &made, &asked);
     // The others need not have what is evaluated.
     let name = group.share(name.into_bytes())?;
     let name = String::from_utf8_lossy(&name).into_owned();
     let trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
-    let mut trainer = trainer.with_group(group)?;
+    let teacher = teacher.map(|teacher| Box::new(teacher) as Box<dyn Teacher>);
+    let mut trainer = trainer.with_group(group)?.with_teacher(teacher);
     let total = trainer.total_steps();
     let progress = progress(total as u64, "training", "steps");
     let begin = Instant::now();

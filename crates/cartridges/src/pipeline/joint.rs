@@ -92,6 +92,10 @@ impl JointSpec {
             config.patience == 0 && questions == 0,
             "patience and eval_questions are for one cartridge; leave them out with --joint"
         );
+        ensure!(
+            config.on_policy.every == 0,
+            "on_policy is for one cartridge; leave it out with --joint"
+        );
         let measured = self.cartridge.iter().any(|m| !m.eval_data.is_empty());
         ensure!(
             config.eval_every == 0 || measured,
