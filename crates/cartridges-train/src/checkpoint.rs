@@ -51,7 +51,11 @@ impl Trainer<'_> {
     }
 
     /// The content of a checkpoint; `path` is for messages.
-    fn checkpoint_bytes(&self, path: &Path, run: &str) -> Result<Vec<u8>, CheckpointError> {
+    pub(crate) fn checkpoint_bytes(
+        &self,
+        path: &Path,
+        run: &str,
+    ) -> Result<Vec<u8>, CheckpointError> {
         let values = self.cartridge.trainable();
         let (first, second) = self.adam.moments.iter().cloned().unzip();
         let average = self.average.clone().unwrap_or_default();
@@ -112,7 +116,12 @@ impl Trainer<'_> {
         Ok(!state.is_empty())
     }
 
-    fn take_over(&mut self, file: &[u8], path: &Path, run: &str) -> Result<(), CheckpointError> {
+    pub(crate) fn take_over(
+        &mut self,
+        file: &[u8],
+        path: &Path,
+        run: &str,
+    ) -> Result<(), CheckpointError> {
         let damaged = |error: safetensors::SafeTensorError| content(path, error.to_string());
         let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
         let stored = header.metadata().clone().unwrap_or_default();

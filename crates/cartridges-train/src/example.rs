@@ -1,7 +1,7 @@
 //! From a conversation to token ids and targets (the reference's converter, without its tables).
 
 use cartridges_model::text::{ChatTokenizer, MessageIds, TextError};
-use cartridges_study::conversation::{Conversation, ConversationKind, Role};
+use cartridges_study::conversation::{Conversation, ConversationKind, Message, Metadata, Role};
 
 use crate::config::{Targets, TrainConfig, TrainOn};
 
@@ -108,6 +108,29 @@ pub fn examples(
     }
     let left_out = conversations.len() - made.len();
     Ok((made, left_out))
+}
+
+/// What the student reads of a conversation before it answers `messages`: as in training, up to where the
+/// answer begins.
+///
+/// # Errors
+/// If the tokenizer fails.
+pub fn prompt_ids(messages: &[Message], text: &ChatTokenizer) -> Result<Vec<u32>, ExampleError> {
+    let answer = Message {
+        content: String::new(),
+        role: Role::Assistant,
+        token_ids: None,
+        top_logprobs: None,
+    };
+    let conversation = Conversation {
+        messages: messages.iter().cloned().chain([answer]).collect(),
+        system_prompt: String::new(),
+        metadata: Metadata::default(),
+        conversation_type: None,
+    };
+    let markers = text.message_ids()?;
+    let example = with_distribution(&conversation, text, markers, &TrainConfig::default())?;
+    Ok(example.ids)
 }
 
 /// Every stored candidate is a target, whoever spoke; a user's message without any is one of its own

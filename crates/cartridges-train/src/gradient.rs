@@ -1,4 +1,4 @@
-//! Loss and gradient of one packed row.
+//! Loss and gradient of one packed row behind one cartridge or several.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use cartridges_model::adapter::BatchAdapters;
@@ -6,6 +6,7 @@ use cartridges_model::cartridge::{Behind, Cartridge};
 use cartridges_model::decoder::{Decoder, LayerBatch, Packed};
 use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
 
+use crate::before::Before;
 use crate::config::Recompute;
 use crate::example::Target;
 use crate::packing::PackedRow;
@@ -15,7 +16,7 @@ use crate::packing::PackedRow;
 pub struct Gradient {
     /// `Σ −w log p` over all targets, plus `Σ r log(r / q)` over the tail buckets.
     pub loss: f64,
-    /// Gradient of `loss`, in the order of [`Cartridge::trainable`].
+    /// Gradient of `loss`, in the order of [`Cartridge::trainable`], cartridge after cartridge.
     pub tensors: Vec<Tensor<3>>,
 }
 
@@ -33,11 +34,13 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(decoder: &'a Decoder, slots: usize, row: &'a PackedRow) -> Self {
-        let positions = row
-            .lengths
-            .iter()
-            .flat_map(|len| (0..*len as u32).map(|i| slots as u32 + i))
+    fn new(decoder: &'a Decoder, before: Before<'_>, row: &'a PackedRow) -> Self {
+        let lengths = row.lengths.iter().enumerate();
+        let positions = lengths
+            .flat_map(|(example, len)| {
+                let slots = before.slots(example) as u32;
+                (0..*len as u32).map(move |i| slots + i)
+            })
             .collect();
         // A target at position t is predicted by the row before it.
         let mut rows: Vec<i32> = Vec::new();
@@ -69,7 +72,7 @@ impl<'a> Plan<'a> {
             decoder,
             ids: &row.ids,
             positions,
-            layout: AttentionLayout::packed(slots, &row.lengths),
+            layout: before.layout(&row.lengths),
             predicting: Tensor::from_data(TensorData::new(rows, [count]), decoder.device()),
             targets,
             constant,
@@ -100,9 +103,31 @@ impl<'a> Plan<'a> {
 
 /// The summed loss of a row behind a cartridge, as [`Gradient::loss`], without a gradient.
 pub fn row_loss(decoder: &Decoder, cartridge: &Cartridge, row: &PackedRow) -> f64 {
-    let plan = Plan::new(decoder, cartridge.slots(), row);
-    let layers = (0..cartridge.num_layers())
-        .map(|l| cartridge.layer(l))
+    loss_among(
+        decoder,
+        &[cartridge],
+        &vec![vec![0]; row.lengths.len()],
+        row,
+    )
+}
+
+/// The summed loss of a row of which example `i` sees those `cartridges` whose numbers are in `seen[i]`,
+/// one after the other and without moving keys, as when they are served together: its first token stands
+/// after the sum of their slots.
+///
+/// # Panics
+/// If `seen` has fewer entries than the row has examples, or names a cartridge that is not there.
+pub fn loss_among(
+    decoder: &Decoder,
+    cartridges: &[&Cartridge],
+    seen: &[Vec<usize>],
+    row: &PackedRow,
+) -> f64 {
+    let before = Before { cartridges, seen };
+    let plan = Plan::new(decoder, before, row);
+    let trainable = before.trainable();
+    let layers = (0..before.num_layers())
+        .map(|layer| before.layer_with(layer, |i| trainable[i].clone()))
         .collect();
     let hidden = decoder.hidden(plan.batch(), &mut Behind(layers));
     let normed = decoder.final_norm(
@@ -119,19 +144,35 @@ pub fn row_gradient(
     row: &PackedRow,
     recompute: Recompute,
 ) -> Gradient {
-    let plan = Plan::new(decoder, cartridge.slots(), row);
+    let seen = vec![vec![0]; row.lengths.len()];
+    gradient_among(decoder, &[cartridge], &seen, row, recompute)
+}
+
+/// Loss and gradient of a row behind several cartridges, with respect to the trainable slots of all of
+/// them; see [`loss_among`].
+///
+/// # Panics
+/// As [`loss_among`].
+pub fn gradient_among(
+    decoder: &Decoder,
+    cartridges: &[&Cartridge],
+    seen: &[Vec<usize>],
+    row: &PackedRow,
+    recompute: Recompute,
+) -> Gradient {
+    let before = Before { cartridges, seen };
+    let plan = Plan::new(decoder, before, row);
     match recompute {
-        Recompute::Nothing => one_graph(&plan, cartridge),
-        Recompute::Layers => layer_by_layer(&plan, cartridge),
+        Recompute::Nothing => one_graph(&plan, before),
+        Recompute::Layers => layer_by_layer(&plan, before),
     }
 }
 
 /// The whole forward pass is kept and walked back once.
-fn one_graph(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
-    let tracked = track(cartridge.trainable());
-    let count = cartridge.num_layers();
-    let layers = (0..count)
-        .map(|l| cartridge.layer_with(l, tracked[l].clone(), tracked[count + l].clone()))
+fn one_graph(plan: &Plan<'_>, before: Before<'_>) -> Gradient {
+    let tracked = track(before.trainable());
+    let layers = (0..before.num_layers())
+        .map(|layer| before.layer_with(layer, |i| tracked[i].clone()))
         .collect();
     let hidden = plan.decoder.hidden(plan.batch(), &mut Behind(layers));
     let (loss, objective) = plan.loss(hidden);
@@ -148,15 +189,14 @@ fn one_graph(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
 
 /// Only the layers' inputs are kept; each layer is run again, with its own small graph, on the way
 /// back. Memory does not grow with depth beyond one `[n, hidden]` tensor per layer.
-fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
+fn layer_by_layer(plan: &Plan<'_>, before: Before<'_>) -> Gradient {
     let decoder = plan.decoder;
     let config = decoder.config();
-    let count = cartridge.num_layers();
+    let count = before.num_layers();
     let angles = decoder.angles(&plan.positions);
-    let trainable = cartridge.trainable();
+    let trainable = before.trainable();
 
-    let run = |index: usize, x: Tensor<2>, keys: Tensor<3>, values: Tensor<3>| {
-        let (keys, values) = cartridge.layer_with(index, keys, values);
+    let run = |index: usize, x: Tensor<2>, (keys, values): (Tensor<3>, Tensor<3>)| {
         let batch = LayerBatch {
             layer: index,
             config,
@@ -175,12 +215,7 @@ fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
     let mut x = decoder.embed(plan.ids);
     for index in 0..count {
         inputs.push(x.clone());
-        x = run(
-            index,
-            x,
-            trainable[index].clone(),
-            trainable[count + index].clone(),
-        );
+        x = run(index, x, before.layer_with(index, |i| trainable[i].clone()));
     }
     let top = x.autodiff().require_grad();
     let (loss, objective) = plan.loss(top.clone());
@@ -197,15 +232,17 @@ fn layer_by_layer(plan: &Plan<'_>, cartridge: &Cartridge) -> Gradient {
             0 => inputs.remove(0),
             _ => inputs.remove(index).autodiff().require_grad(),
         };
-        let tracked = track(vec![
-            trainable[index].clone(),
-            trainable[count + index].clone(),
-        ]);
-        let y = run(index, input.clone(), tracked[0].clone(), tracked[1].clone());
+        let mut leaves: Vec<(usize, Tensor<3>)> = Vec::new();
+        let kv = before.layer_with(index, |i| {
+            let leaf = trainable[i].clone().autodiff().require_grad();
+            leaves.push((i, leaf.clone()));
+            leaf
+        });
+        let y = run(index, input.clone(), kv);
         let mut gradients = (y * gradient.autodiff()).sum().backward();
-        for (which, leaf) in tracked.iter().enumerate() {
+        for (i, leaf) in leaves {
             if let Some(gradient) = leaf.grad_remove(&mut gradients) {
-                tensors[which * count + index] = gradient;
+                tensors[i] = gradient;
             }
         }
         if index > 0 {

@@ -56,6 +56,13 @@ impl PackedRow {
         self
     }
 
+    /// `Σ −w log w` over the candidates: what the loss would be if the student said what the teacher says.
+    pub(crate) fn entropy(&self) -> f64 {
+        let named = self.targets.iter().filter(|t| t.id != Target::REST);
+        let weights = named.map(|t| f64::from(t.weight)).filter(|w| *w > 0.0);
+        weights.map(|w| -w * w.ln()).sum()
+    }
+
     /// Positions that have targets.
     pub fn num_positions(&self) -> usize {
         self.targets

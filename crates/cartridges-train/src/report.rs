@@ -32,6 +32,10 @@ pub struct StepReport {
     /// Trained positions from the run's beginning to the end of this step.
     #[serde(default)]
     pub total_targets: usize,
+    /// Where the student answered before this step: the divergence of its distribution from the
+    /// teacher's over these answers, per position and as far as the teacher's candidates go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_policy_kl: Option<f64>,
     /// Seconds the step took.
     pub seconds: f64,
 }
@@ -40,7 +44,8 @@ impl StepReport {
     /// The numbers under the reference's names (its section on logged keys), and the norm of the
     /// gradient and the seconds besides.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
-        vec![
+        let on_policy = self.on_policy_kl.map(|kl| ("train/on_policy_kl", kl));
+        let always = [
             ("train/loss", self.loss),
             ("train/perplexity", self.loss.exp()),
             ("train/epoch_idx", self.epoch as f64),
@@ -53,7 +58,8 @@ impl StepReport {
             ("train/grad_norm", self.grad_norm),
             ("train/seconds", self.seconds),
             ("optimizer/lr_group0", self.lr),
-        ]
+        ];
+        always.into_iter().chain(on_policy).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The training loop, one step at a time.
 
+use std::error::Error;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -16,6 +17,7 @@ use crate::config::{LossPer, TrainConfig, TrainConfigError};
 use crate::example::Target;
 use crate::gradient::row_gradient;
 use crate::group::{Alone, Exchange, GroupError};
+use crate::on_policy::Teacher;
 use crate::packing::PackedRow;
 use crate::report::{Sizes, StepReport};
 use crate::schedule::learning_rate;
@@ -35,6 +37,18 @@ pub enum TrainError {
     /// Other processes of the run cannot be worked with.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The student's answers could not be had.
+    #[error("training on own answers before step {step}: {source}")]
+    Teacher {
+        /// The step.
+        step: usize,
+        /// What the teacher said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The settings ask for own answers, but nobody scores them.
+    #[error("training: on_policy.every is {0}, but there is no teacher for it here")]
+    NoTeacher(usize),
     /// There is no data.
     #[error("there are no packed rows to train on")]
     NoRows,
@@ -58,8 +72,8 @@ pub enum TrainError {
 
 /// A cartridge in training.
 pub struct Trainer<'a> {
-    decoder: &'a Decoder,
-    rows: Vec<PackedRow>,
+    pub(crate) decoder: &'a Decoder,
+    pub(crate) rows: Vec<PackedRow>,
     pub(crate) config: TrainConfig,
     pub(crate) cartridge: Cartridge,
     pub(crate) adam: Adam,
@@ -69,11 +83,13 @@ pub struct Trainer<'a> {
     pub(crate) step: usize,
     /// Tokens and trained positions of all steps so far.
     seen: (usize, usize),
-    total: usize,
+    pub(crate) total: usize,
     /// The last step as the schedule sees it.
-    planned: usize,
+    pub(crate) planned: usize,
     /// Those who train the same cartridge.
     pub(crate) group: Box<dyn Exchange + 'a>,
+    /// Who scores the student's own answers.
+    teacher: Option<Box<dyn Teacher + 'a>>,
 }
 
 impl<'a> Trainer<'a> {
@@ -119,7 +135,14 @@ impl<'a> Trainer<'a> {
             total,
             planned,
             group: Box::new(Alone),
+            teacher: None,
         })
+    }
+
+    /// Brings the teacher that `on_policy` needs.
+    pub fn with_teacher(mut self, teacher: Option<Box<dyn Teacher + 'a>>) -> Self {
+        self.teacher = teacher;
+        self
     }
 
     /// Trains together with other processes: each computes the gradient of its share of a step's rows.
@@ -266,38 +289,86 @@ impl<'a> Trainer<'a> {
     /// process is lost; nothing is updated then.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let begin = Instant::now();
-        let first = self.step * self.config.rows_per_step;
-        let chosen: Vec<usize> = (first..first + self.config.rows_per_step)
-            .map(|n| self.row_index(n))
-            .collect();
+        let mut counts = Counts::default();
+        let mut sum = None;
+        let chosen = self.chosen();
         let own = chosen.iter().skip(self.group.rank());
-        // Loss, what it is divided by, tokens and targets.
-        let mut counts = [0.0; 4];
-        let mut sum: Option<Vec<Tensor<3>>> = None;
         for index in own.step_by(self.group.size()) {
             let row = &self.rows[*index];
             let gradient = row_gradient(self.decoder, &self.cartridge, row, self.config.recompute);
-            let more = [
-                gradient.loss,
-                self.divisor(row),
-                row.ids.len() as f64,
-                row.num_positions() as f64,
-            ];
-            counts.iter_mut().zip(more).for_each(|(a, b)| *a += b);
-            sum = Some(match sum {
-                None => gradient.tensors,
-                Some(sum) => sum
-                    .into_iter()
-                    .zip(gradient.tensors)
-                    .map(|(a, b)| a + b)
-                    .collect(),
-            });
+            self.count(&mut counts, row, gradient.loss);
+            add(&mut sum, gradient.tensors);
+        }
+        for row in self.own_answers()? {
+            let gradient = row_gradient(self.decoder, &self.cartridge, &row, self.config.recompute);
+            let positions = row.num_positions() as f64;
+            let more = [gradient.loss - row.entropy(), self.divisor(&row), positions];
+            counts.0[4..]
+                .iter_mut()
+                .zip(more)
+                .for_each(|(a, b)| *a += b);
+            add(&mut sum, gradient.tensors);
         }
         // Every process has a row, or it could not have joined.
-        let sum = self.group.sum(sum.unwrap_or_default(), &mut counts)?;
-        let [loss, count, tokens, targets] = counts;
+        let sum = self.group.sum(sum.unwrap_or_default(), &mut counts.0)?;
+        self.update(sum, &counts, begin)
+    }
+
+    /// This process's share of what the student answers before the next step.
+    fn own_answers(&mut self) -> Result<Vec<PackedRow>, TrainError> {
+        let every = self.config.on_policy.every;
+        if every == 0 {
+            return Ok(Vec::new());
+        }
+        let teacher = self.teacher.as_mut().ok_or(TrainError::NoTeacher(every))?;
+        let step = self.step;
+        if !step.is_multiple_of(every) {
+            return Ok(Vec::new());
+        }
+        let (rank, size) = (self.group.rank(), self.group.size());
+        let rows = teacher.rows(&self.cartridge, step, rank, size);
+        let step = step + 1;
+        rows.map_err(|source| TrainError::Teacher { step, source })
+    }
+
+    /// The rows of the next step.
+    pub(crate) fn chosen(&self) -> Vec<usize> {
+        let first = self.step * self.config.rows_per_step;
+        (first..first + self.config.rows_per_step)
+            .map(|n| self.row_index(n))
+            .collect()
+    }
+
+    /// Counts a row with its summed loss.
+    pub(crate) fn count(&self, counts: &mut Counts, row: &PackedRow, loss: f64) {
+        let more = [
+            loss,
+            self.divisor(row),
+            row.ids.len() as f64,
+            row.num_positions() as f64,
+        ];
+        counts.0.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+    }
+
+    /// Takes the step with a summed gradient.
+    pub(crate) fn update(
+        &mut self,
+        sum: Vec<Tensor<3>>,
+        counts: &Counts,
+        begin: Instant,
+    ) -> Result<StepReport, TrainError> {
+        let first = self.step * self.config.rows_per_step;
+        let [
+            loss,
+            divisor,
+            tokens,
+            targets,
+            own_kl,
+            own_divisor,
+            own_positions,
+        ] = counts.0;
         let (tokens, targets) = (tokens as usize, targets as usize);
-        let loss = loss / count;
+        let (loss, count) = (loss / divisor, divisor + own_divisor);
         let lr = learning_rate(&self.config, self.step, self.planned);
         let grad_norm = global_norm(&sum) / count;
         if !(loss.is_finite() && grad_norm.is_finite()) {
@@ -335,6 +406,7 @@ impl<'a> Trainer<'a> {
             rows: first + self.config.rows_per_step,
             total_tokens: self.seen.0,
             total_targets: self.seen.1,
+            on_policy_kl: (own_positions > 0.0).then(|| own_kl / own_positions),
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
@@ -348,6 +420,19 @@ impl<'a> Trainer<'a> {
             }
         }
     }
+}
+
+/// Loss, what it is divided by, tokens and targets of some rows; then divergence, divisor and positions of
+/// the student's own answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts(pub(crate) [f64; 7]);
+
+/// Adds tensors to a sum that may not have begun.
+pub(crate) fn add(sum: &mut Option<Vec<Tensor<3>>>, more: Vec<Tensor<3>>) {
+    *sum = Some(match sum.take() {
+        None => more,
+        Some(sum) => sum.into_iter().zip(more).map(|(a, b)| a + b).collect(),
+    });
 }
 
 /// The norm over all tensors together.

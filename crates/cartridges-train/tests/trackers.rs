@@ -150,6 +150,7 @@ fn report(step: usize) -> StepReport {
         rows: step,
         total_tokens: 40 * step,
         total_targets: 10 * step,
+        on_policy_kl: None,
         seconds: 0.125,
     }
 }

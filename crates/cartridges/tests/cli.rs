@@ -115,6 +115,8 @@ mod hub;
 mod kills;
 #[path = "cli/logits.rs"]
 mod logits;
+#[path = "cli/on_policy.rs"]
+mod on_policy;
 #[path = "cli/serve.rs"]
 mod serve;
 #[path = "cli/stages.rs"]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::{
     LossPer, Optimizer, Packing, Recompute, Schedule, Targets, TrackerKind, TrainOn,
 };
+use super::on_policy::OnPolicyConfig;
 use super::questions::{BestBy, EvalQuestions, QuestionKind};
 use super::source::DataSource;
 use super::wandb::WandbConfig;
@@ -76,6 +77,9 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// Largest global norm of the gradient; 0 means no limit (default 0).
     pub max_grad_norm: f64,
+    /// Training on the student's own answers (default never). Needs the text: in the data's system prompts, or
+    /// as the corpus.
+    pub on_policy: OnPolicyConfig,
     /// What is computed twice (default layers).
     pub recompute: Recompute,
     /// A checkpoint every so many steps; 0 means only at the end (default 50).
@@ -129,6 +133,7 @@ impl Default for TrainConfig {
             beta2: 0.999,
             epsilon: 1e-8,
             max_grad_norm: 0.0,
+            on_policy: OnPolicyConfig::default(),
             recompute: Recompute::Layers,
             save_every: 50,
             keep_last_n: 0,

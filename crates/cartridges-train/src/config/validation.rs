@@ -14,6 +14,18 @@ pub struct TrainConfigError {
     expected: &'static str,
 }
 
+impl TrainConfigError {
+    /// Refuses a field that is not `ok`.
+    pub(crate) fn check(
+        ok: bool,
+        field: &str,
+        found: impl Display,
+        expected: &'static str,
+    ) -> Result<(), Self> {
+        check(ok, field, found, expected)
+    }
+}
+
 fn check(
     ok: bool,
     field: &str,
@@ -51,6 +63,7 @@ impl TrainConfig {
         self.validate_data()?;
         self.validate_rate()?;
         self.validate_optimizer()?;
+        self.validate_on_policy()?;
         let mut seen = self.trackers.clone();
         seen.dedup();
         seen.sort_by_key(|kind| *kind as u8);
@@ -127,6 +140,40 @@ impl TrainConfig {
             "patience",
             self.patience,
             "0 where eval_every is 0: nothing is scored",
+        )
+    }
+
+    fn validate_on_policy(&self) -> Result<(), TrainConfigError> {
+        let policy = &self.on_policy;
+        if policy.every == 0 {
+            return Ok(());
+        }
+        check(
+            self.targets == Targets::Logits,
+            "on_policy.every",
+            policy.every,
+            "0 with targets = \"tokens\": the teacher gives a distribution",
+        )?;
+        for (field, value) in [
+            ("on_policy.conversations", policy.conversations),
+            ("on_policy.max_tokens", policy.max_tokens),
+            ("on_policy.top_logprobs", policy.top_logprobs),
+        ] {
+            check(value > 0, field, value, "at least 1")?;
+        }
+        let temperature = policy.temperature;
+        check(
+            not_negative(f64::from(temperature)),
+            "on_policy.temperature",
+            temperature,
+            "0 or more",
+        )?;
+        let mass = policy.min_prob_mass;
+        check(
+            positive(mass) && mass <= 1.0,
+            "on_policy.min_prob_mass",
+            mass,
+            "more than 0, at most 1",
         )
     }
 

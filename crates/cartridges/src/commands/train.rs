@@ -15,7 +15,10 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
-use crate::pipeline::{GroupArgs, Member, StartArgs, View, distill_in, fetch_remote_data, start};
+use crate::pipeline::{
+    GroupArgs, JointSpec, Member, StartArgs, Surroundings, View, distill_in, fetch_remote_data, start,
+    train_jointly,
+};
 use crate::sharing::local_sources;
 
 /// Train a cartridge on conversations of self-study.
@@ -53,6 +56,14 @@ pub struct TrainArgs {
     start: StartArgs,
     #[command(flatten)]
     group: GroupArgs,
+    /// TOML file with several cartridges, each with a name, data and a corpus, that are trained together so
+    /// that they can be served together; each gets a folder in --out.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["data", "corpus", "workers", "rank", "init_cartridge"]
+    )]
+    joint: Option<PathBuf>,
     /// TOML file with settings of training; flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -103,7 +114,7 @@ impl TrainArgs {
             source.drop_empty |= self.drop_empty;
             source.drop_cut_off |= self.drop_cut_off;
         }
-        if config.data.is_empty() {
+        if config.data.is_empty() && self.joint.is_none() {
             bail!("there is nothing to train on: give --data FILE, or `data` in --config");
         }
         for (variable, field) in [
@@ -160,6 +171,11 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     hub.offline |= args.model.offline;
     hub.notice = Some(Arc::new(|line| eprintln!("{line}")));
     fetch_remote_data(&mut config.eval_data)?;
+    if let Some(path) = &args.joint {
+        let spec = JointSpec::read(path, &config, &hub)?;
+        let model = args.model.open(&runtime.open()?)?;
+        return train_jointly(&spec, &config, &args.start, &model, &args.out);
+    }
     config.eval_data = local_sources(&config.eval_data, &hub)?;
     let mut data = config.data.clone();
     fetch_remote_data(&mut data)?;
@@ -210,7 +226,8 @@ fn train_as(
             );
         }
     }
-    let corpus = match member.leads() {
+    // The others take the start as it is made by the first.
+    let corpus = match member.leads() || config.on_policy.every > 0 {
         true => args.corpus.as_deref().map(read_corpus).transpose()?,
         false => None,
     };
@@ -235,13 +252,16 @@ fn train_as(
         false => View::Progress,
     };
     let done = distill_in(
-        group,
         &model,
         &begun,
         &conversations,
         config,
         &args.out,
-        view,
+        Surroundings {
+            group,
+            corpus: corpus.as_deref(),
+            view,
+        },
     )?;
     if !member.leads() {
         return Ok(());

@@ -10,11 +10,12 @@ use cartridges_model::cartridge::{Cartridge, HostCartridge};
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
     Alone, BestBy, CHECKPOINT, CheckpointError, Evaluation, Exchange, Hooks, RunEnd, RunError,
-    Score, StepReport, TrainConfig, Trainer, examples, open_trackers, pack, train,
+    Score, StepReport, Teacher, TrainConfig, Trainer, examples, open_trackers, pack, train,
 };
 use sha2::{Digest, Sha256};
 
 use super::evaluations::Evaluations;
+use super::on_policy::EngineTeacher;
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::progress::progress;
 use crate::screen::Screen;
@@ -37,6 +38,16 @@ pub enum View {
     Progress,
     /// The whole terminal; without one as [`View::Progress`], and that is said.
     Screen,
+}
+
+/// What a run has around it.
+pub struct Surroundings<'a> {
+    /// The processes that train together, which all give the same.
+    pub group: Box<dyn Exchange>,
+    /// The text that own answers are scored with where the conversations do not carry it.
+    pub corpus: Option<&'a str>,
+    /// How it is shown.
+    pub view: View,
 }
 
 /// The screen, or `None` and a line that says why there is none.
@@ -62,24 +73,31 @@ pub fn distill(
     config: &TrainConfig,
     folder: &Path,
 ) -> Result<Distilled> {
-    let alone = Box::new(Alone);
-    let view = View::Progress;
-    distill_in(alone, model, start, conversations, config, folder, view)
+    let around = Surroundings {
+        group: Box::new(Alone),
+        corpus: None,
+        view: View::Progress,
+    };
+    distill_in(model, start, conversations, config, folder, around)
 }
 
-/// As [`distill`], with the other processes of a group, which all give the same.
+/// As [`distill`], with what is around the run.
 ///
 /// # Errors
 /// As [`distill`], and if another process is lost, with a checkpoint on disk.
 pub fn distill_in(
-    mut group: Box<dyn Exchange>,
     model: &Arc<LanguageModel>,
     start: &HostCartridge,
     conversations: &[Conversation],
     config: &TrainConfig,
     folder: &Path,
-    view: View,
+    around: Surroundings<'_>,
 ) -> Result<Distilled> {
+    let Surroundings {
+        mut group,
+        corpus,
+        view,
+    } = around;
     let leads = group.rank() == 0;
     let vocab = model.decoder.config().vocab_size;
     let (made, left_out) = examples(conversations, &model.text, vocab, config)?;
@@ -92,13 +110,19 @@ pub fn distill_in(
         true => Evaluations::open(model, config)?,
         false => None,
     };
-    let asked = evaluations.as_ref().map(Evaluations::digest);
-    let name = run_name(model, start, &made, &asked.unwrap_or_default());
+    let teacher = EngineTeacher::open(model, conversations, corpus, start.slots, config)?;
+    let digests = [
+        evaluations.as_ref().map(Evaluations::digest),
+        teacher.as_ref().map(EngineTeacher::digest),
+    ];
+    let asked: Vec<u8> = digests.into_iter().flatten().flatten().collect();
+    let name = run_name(model, start, &made, &asked);
     // The others need not have what is evaluated.
     let name = group.share(name.into_bytes())?;
     let name = String::from_utf8_lossy(&name).into_owned();
     let trainer = Trainer::new(&model.decoder, start, rows, config.clone())?;
-    let mut trainer = trainer.with_group(group)?;
+    let teacher = teacher.map(|teacher| Box::new(teacher) as Box<dyn Teacher>);
+    let mut trainer = trainer.with_group(group)?.with_teacher(teacher);
     let total = trainer.total_steps();
     let begin = Instant::now();
     let mut tokens = 0;
@@ -204,7 +228,7 @@ fn scored(step: usize, found: &Evaluation) -> String {
 }
 
 /// A digest of model, start, examples and questions: a checkpoint fits only the run it was made in.
-fn run_name(
+pub(super) fn run_name(
     model: &LanguageModel,
     start: &HostCartridge,
     examples: &[cartridges_train::Example],

@@ -131,3 +131,56 @@ fn processes_with_other_settings_refuse_each_other() {
         "{stderr}"
     );
 }
+
+#[test]
+fn several_cartridges_are_trained_together_and_answer_together() {
+    let place = studied();
+    let data = place.path("study/dataset.parquet");
+    let corpus = place.path("text.txt");
+    let member = |name: &str| {
+        format!(
+            "[[cartridge]]\nname = {name:?}\ndata = [{data:?}]\neval_data = [{data:?}]\n\
+             corpus = {corpus:?}\n"
+        )
+    };
+    let settings = "[joint]\nalone_share = 0.25\nmax_distractors = 1\n";
+    let spec = format!("{settings}{}{}", member("lamp"), member("bell"));
+    place.write("joint.toml", &spec);
+    place.write("train.toml", "eval_every = 2\n");
+    let words = "train --joint path:joint.toml --tokens 8 --packed-seq-length 256 --steps 4 \
+        --config path:train.toml --out path:set";
+    let said = place.works(words);
+    assert_eq!(said.matches("cartridge of 8 slots").count(), 2, "{said}");
+    for name in ["lamp", "bell"] {
+        let log = place.path(&format!("set/{name}/train.jsonl"));
+        assert_eq!(losses(&log).len(), 4);
+        let scores = place.path(&format!("set/{name}/scores.jsonl"));
+        assert_eq!(lines(&scores), 3);
+        let scores = std::fs::read_to_string(&scores).unwrap();
+        assert!(scores.contains("eval_alone/loss") && scores.contains("eval_composed/loss"));
+        let manifest = std::fs::read(place.path(&format!("set/{name}/cartridge.json"))).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(
+            manifest["made_by"]["joint"]["with"],
+            json!(["lamp", "bell"])
+        );
+    }
+    place.works(
+        "chat --cartridge path:set/lamp --cartridge path:set/bell --max-new-tokens 3 --prompt Hello",
+    );
+    for (wrong, said) in [
+        (member("lamp"), "at least 2"),
+        (
+            format!("{}{}", member("lamp"), member("lamp")),
+            "two cartridges `lamp`",
+        ),
+        (
+            format!("{}{}", member("lamp"), member("../x")),
+            "name `../x`",
+        ),
+        (format!("[joint]\nalone = 1\n{}", member("lamp")), "alone"),
+    ] {
+        place.write("joint.toml", &wrong);
+        place.fails(words, &["joint.toml", said]);
+    }
+}
