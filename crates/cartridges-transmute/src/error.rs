@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use cartridges_model::adapter::AdapterError;
 use cartridges_model::atomic_file::WriteError;
+use cartridges_model::text::TextError;
+use cartridges_ops::{LayoutError, TargetsError};
 
 use crate::statistics::CorpusId;
 
@@ -57,6 +60,37 @@ pub enum TransmuteError {
         /// What is wrong and what was expected.
         problem: String,
     },
+    /// The tokenizer or the chat template failed.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat template writes turns in another way behind a system message.
+    #[error(
+        "the chat template writes a conversation in another way behind a system message, so that \
+         teacher and student would not read the same turns"
+    )]
+    Alignment,
+    /// An id is not in the model's vocabulary.
+    #[error(
+        "conversation {row}: token id {id} is outside the model's vocabulary of {vocab_size}; was \
+         the data made with another model?"
+    )]
+    TokenId {
+        /// The conversation's number, from 0.
+        row: usize,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// A batch that contradicts itself.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Targets that contradict themselves.
+    #[error(transparent)]
+    Targets(#[from] TargetsError),
+    /// An adapter that contradicts itself or does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Read {

@@ -1,6 +1,11 @@
 //! Transmutation: what a prompt does to a model, solved into weight deltas.
 //!
-//! This is its arithmetic, on plain memory and without a model:
+//! From conversations to an adapter:
+//! - [`pair`]: what a teacher reads, who sees the text, and a student who does not;
+//! - [`sweep`]: the deltas of all layers in closed form, bottom-up;
+//! - [`refine`]: a few steps of distillation on their factors.
+//!
+//! The arithmetic, on plain memory and without a model:
 //! - [`SiteStatistics`]: streamed sums of a linear map's inputs and of what its outputs lack;
 //! - [`solve`], [`solve_rows`]: the delta by ridge regression, with a term that preserves background text;
 //! - [`Solved::reduce`], [`truncate`], [`Factors`]: low rank;
@@ -11,30 +16,39 @@
 #![recursion_limit = "256"]
 #![deny(missing_docs)]
 
+mod divergence;
 mod error;
+mod extract;
 mod fold;
 mod matrix;
 mod merge;
 mod rank;
 mod reference;
+mod refine;
 mod ridge;
 mod rows;
 mod statistics;
 mod statistics_file;
+mod sweep;
 #[cfg(test)]
 mod synthetic;
+#[cfg(test)]
+mod tiny;
 mod token_patch;
 
 pub use error::TransmuteError;
+pub use extract::{Group, PairOptions, Pairs, StudentContext, Turns, pair};
 pub use fold::{fold, rounding_loss};
 pub use matrix::Matrix;
 pub use merge::{Finished, Merged, join, merge_finished};
 pub use rank::{Factors, Reduced, truncate};
 pub use reference::{ReferenceEstimator, ReferencePatch};
+pub use refine::{RefineOptions, Refinement, Step, refine};
 pub use ridge::{
     Form, RidgeOptions, RidgeReport, RidgeRule, RidgeSolution, Solved, solve, solve_rows,
     system_matrix,
 };
 pub use rows::{Element, Rows};
 pub use statistics::{CorpusId, CorpusShare, SiteStatistics};
+pub use sweep::{LayerReport, LayerStatistics, Material, SweepOptions, Swept, Weighting, sweep};
 pub use token_patch::{RankOne, SwiGlu, TokenPatch, TokenStates};

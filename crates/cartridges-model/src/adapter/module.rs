@@ -76,6 +76,27 @@ impl ThoughtAdapter {
         })
     }
 
+    /// The matrices of its deltas: of each patch `a` and `b`, or the dense one.
+    pub fn matrices(&self) -> Vec<Tensor<2>> {
+        let all = self.patches.iter().flat_map(|patch| [&patch.a, &patch.b]);
+        all.flatten().map(Param::val).collect()
+    }
+
+    /// The same adapter with other matrices, in the order of [`Self::matrices`]; those that are missing
+    /// stay as they are.
+    pub fn with_matrices(&self, matrices: Vec<Tensor<2>>) -> Self {
+        let mut matrices = matrices.into_iter();
+        let mut changed = self.clone();
+        for patch in &mut changed.patches {
+            for part in [&mut patch.a, &mut patch.b].into_iter().flatten() {
+                if let Some(matrix) = matrices.next() {
+                    *part = Param::from_tensor(matrix);
+                }
+            }
+        }
+        changed
+    }
+
     /// Whether it has a patch at `target`.
     pub fn changes(&self, target: Target) -> bool {
         self.at(target).is_some()

@@ -12,3 +12,4 @@ pub mod push;
 pub mod serve;
 pub mod synthesize;
 pub mod train;
+pub mod transmute;

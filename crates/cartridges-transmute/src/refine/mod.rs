@@ -1,0 +1,11 @@
+//! A few steps of distillation on the factors that the closed form found.
+
+mod adam;
+mod gradient;
+mod options;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use options::RefineOptions;
+pub use run::{Refinement, Step, refine};

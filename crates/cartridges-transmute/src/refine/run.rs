@@ -1,0 +1,177 @@
+//! The steps.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use cartridges_model::adapter::{
+    BatchAdapters, Delta, HostAdapter, HostPatch, Target, ThoughtAdapter,
+};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::adam::Adam;
+use super::gradient::{Wanted, gradient};
+use super::options::RefineOptions;
+use crate::divergence::mean_divergence;
+use crate::error::TransmuteError;
+use crate::extract::{Stream, values};
+use crate::sweep::Material;
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Step {
+    /// Its number, from 1.
+    pub step: usize,
+    /// The loss before it.
+    pub loss: f64,
+    /// Divergence on the validation conversations after it, where it was looked at.
+    pub divergence: Option<f64>,
+}
+
+/// Refined factors.
+#[derive(Debug, Clone)]
+pub struct Refinement {
+    /// The adapter with the least divergence on the validation conversations, or after the last step if
+    /// there are none.
+    pub adapter: HostAdapter,
+    /// Divergence on the validation conversations before the first step, in nats per token.
+    pub before: f64,
+    /// Divergence of [`Self::adapter`].
+    pub after: f64,
+}
+
+/// Refines the weight deltas of an adapter; biases stay.
+///
+/// # Errors
+/// [`TransmuteError`], if a setting is wrong or a factor is no longer finite.
+pub fn refine(
+    material: &Material<'_>,
+    adapter: &HostAdapter,
+    options: &RefineOptions,
+    tell: &mut dyn FnMut(&Step),
+) -> Result<Refinement, TransmuteError> {
+    options.check()?;
+    let decoder = material.decoder;
+    adapter.check(decoder.config())?;
+    let pairs = material.paired(material.fit, options.batch_tokens)?;
+    let base = material.background(options.batch_tokens)?;
+    let judge = material.paired(material.validation, options.batch_tokens)?;
+    let facts = wanted(&pairs.teacher, options.top_k, options.hidden > 0.0)?;
+    let kept = wanted(&base, options.top_k, false)?;
+    let teacher = judge.teacher.finish(BatchAdapters::NONE);
+    let judged = |adapter: &Arc<ThoughtAdapter>| {
+        let adapters = BatchAdapters::everywhere([adapter.clone()]);
+        let student = judge.student.clone().finish(&adapters);
+        mean_divergence(decoder, &teacher, &student)
+    };
+    let mut lowest = decoder.config().num_layers;
+    for patch in adapter.patches() {
+        let Target::Layer { layer, .. } = patch.target else {
+            let problem = format!("has a patch at {}, expected layers only", patch.target);
+            return Err(TransmuteError::field("the adapter", problem));
+        };
+        lowest = lowest.min(layer);
+    }
+
+    let mut current = Arc::new(ThoughtAdapter::from_host(adapter, decoder.device()));
+    let before = judged(&current)?;
+    let mut best = (before, current.clone());
+    let mut adam = Adam::new(&current.matrices());
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let (mut order, mut quiet) = (Vec::new(), Vec::new());
+    for step in 1..=options.steps {
+        let (mut loss, mut slope) = {
+            let at = next(&mut order, facts.len(), &mut rng);
+            let (wanted, weight) = (&facts[at], options.hidden);
+            gradient(&pairs.student, at, &current, wanted, weight, lowest)?
+        };
+        if options.background > 0.0 && !kept.is_empty() {
+            let at = next(&mut quiet, kept.len(), &mut rng);
+            let (more, other) = gradient(&base, at, &current, &kept[at], 0.0, lowest)?;
+            loss += options.background * more;
+            let both = slope.into_iter().zip(other);
+            slope = both.map(|(a, b)| a + b * options.background).collect();
+        }
+        let done = (step - 1) as f64 / options.steps as f64;
+        let lr = options.lr * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        let matrices = adam.update(current.matrices(), slope, lr);
+        current = Arc::new(current.with_matrices(matrices));
+        let mut report = Step {
+            step,
+            loss,
+            divergence: None,
+        };
+        if step % options.check_every == 0 || step == options.steps {
+            let divergence = judged(&current)?;
+            report.divergence = Some(divergence);
+            if divergence < best.0 || teacher.is_empty() {
+                best = (divergence, current.clone());
+            }
+        }
+        tell(&report);
+    }
+    Ok(Refinement {
+        adapter: to_host(adapter, &best.1)?,
+        before,
+        after: best.0,
+    })
+}
+
+/// The next batch of a pass in random order.
+fn next(order: &mut Vec<usize>, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    if order.is_empty() {
+        order.extend(0..count);
+        order.shuffle(rng);
+    }
+    order.pop().unwrap_or_default()
+}
+
+/// What each batch of a stream is to give, from the model without patches.
+fn wanted(stream: &Stream<'_>, k: usize, hidden: bool) -> Result<Vec<Wanted>, TransmuteError> {
+    let decoder = stream.decoder();
+    let mut stream = stream.clone();
+    let mut states: Vec<Vec<Tensor<2>>> = vec![Vec::new(); stream.batches.len()];
+    for _ in 0..decoder.config().num_layers {
+        stream.advance(BatchAdapters::NONE);
+        if hidden {
+            for (batch, states) in states.iter_mut().enumerate() {
+                states.push(stream.looked_at(batch));
+            }
+        }
+    }
+    let normed = stream.finish(BatchAdapters::NONE);
+    let all = normed.iter().zip(states);
+    all.map(|(normed, states)| Wanted::new(decoder, normed, k, states))
+        .collect()
+}
+
+/// The adapter with the matrices that are on the device.
+fn to_host(host: &HostAdapter, adapter: &ThoughtAdapter) -> Result<HostAdapter, TransmuteError> {
+    let mut matrices = adapter.matrices().into_iter();
+    let mut next = || {
+        values(
+            matrices
+                .next()
+                .unwrap_or_else(|| unreachable!("as many as before")),
+        )
+    };
+    let patches = host.patches().iter().map(|patch| {
+        let delta = match &patch.delta {
+            Delta::None => Delta::None,
+            Delta::LowRank { rank, .. } => Delta::LowRank {
+                rank: *rank,
+                a: next()?,
+                b: next()?,
+            },
+            Delta::Dense(_) => Delta::Dense(next()?),
+        };
+        Ok(HostPatch {
+            delta,
+            ..patch.clone()
+        })
+    });
+    let patches = patches.collect::<Result<_, TransmuteError>>()?;
+    Ok(HostAdapter::new(patches)?)
+}

@@ -1,0 +1,66 @@
+//! A tiny model and conversations of random ids, for tests.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use cartridges_model::decoder::{Decoder, ModelConfig};
+use cartridges_model::weights::Weights;
+use cartridges_ops::DeviceChoice;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::extract::{Group, Pairs, Turns};
+use crate::statistics::CorpusId;
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
+}
+
+/// The first device that was compiled in.
+pub fn device() -> Device {
+    DeviceChoice::compiled()[0].open().unwrap().0
+}
+
+pub fn load(folder: &Path) -> Decoder {
+    let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
+    let weights = Weights::open_folder(folder).unwrap();
+    Decoder::load(config, &weights, &device(), &mut |_, _| ()).unwrap()
+}
+
+pub fn decoder() -> Decoder {
+    load(&fixture("tiny-qwen2"))
+}
+
+pub fn ids(rng: &mut impl Rng, count: usize) -> Vec<u32> {
+    (0..count).map(|_| rng.random_range(0..200)).collect()
+}
+
+/// `groups` prompts of 20 ids with `each` conversations of 12; the student has three ids instead, or the
+/// same prompt.
+pub fn pairs(seed: u64, groups: usize, each: usize, prompted: bool) -> Pairs {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let corpus = CorpusId::of(&seed.to_le_bytes());
+    let groups = (0..groups).map(|_| {
+        let teacher = ids(&mut rng, 20);
+        let student = match prompted {
+            true => teacher[..3].to_vec(),
+            false => teacher.clone(),
+        };
+        let turns = (0..each).map(|_| Turns {
+            corpus,
+            ids: ids(&mut rng, 12),
+            fit: (4..11).collect(),
+        });
+        Group {
+            turns: turns.collect(),
+            teacher,
+            student,
+        }
+    });
+    Pairs {
+        groups: groups.collect(),
+        left_out: 0,
+    }
+}
