@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    bench, chat, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize, train,
+    bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize, train,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
@@ -45,6 +45,7 @@ enum Command {
     Quickstart(Box<quickstart::QuickstartArgs>),
     Synthesize(Box<synthesize::SynthesizeArgs>),
     Train(Box<train::TrainArgs>),
+    Compact(Box<compact::CompactArgs>),
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
     Eval(Box<eval::EvalArgs>),
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(*args, runtime),
         Command::Synthesize(args) => synthesize::run(*args, runtime),
         Command::Train(args) => train::run(*args, runtime),
+        Command::Compact(args) => compact::run(*args, runtime),
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
         Command::Eval(args) => eval::run(*args, runtime),

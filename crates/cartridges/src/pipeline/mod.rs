@@ -3,13 +3,15 @@
 mod distill;
 mod evaluations;
 mod group;
-mod queries;
+mod match_args;
+mod match_chunks;
 mod start;
 mod study;
 mod summary;
 
 pub use distill::{Distilled, distill, distill_in};
 pub use group::{GroupArgs, Member};
-pub use queries::reference_queries;
+pub use match_args::{MatchArgs, MatchKeys, MatchQueries, MatchSlots, MatchValues, SizeArgs};
+pub use match_chunks::match_chunks;
 pub use start::{Init, Start, StartArgs, document_ids, start};
 pub use study::{model_name, read_data, self_study, self_study_of_text};
