@@ -180,7 +180,7 @@ fn the_parts_of_matching_can_be_chosen() {
 #[test]
 fn a_text_in_chunks_is_compacted_too() {
     let place = Place::new();
-    let long: String = (0..60)
+    let long: String = (0..50)
         .map(|i| {
             format!(
                 "Boat {i} of Nordvik carries {} barrels of tar.\n",
