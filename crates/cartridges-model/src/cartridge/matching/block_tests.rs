@@ -84,38 +84,62 @@ fn blocks_together_come_close_to_the_document() {
         let found = error(&head, &head.queries, &matched);
         assert!((found - matched.output_error).abs() < 1e-4);
         assert!(found < 0.5 * matched.selection_error, "{found}");
-        // Nearly as good as solving for all slots at once.
+        // Solving for all slots at once can only be better, but not by much.
         let whole = match_head(&head.input(42), &options).unwrap();
         assert!(
-            found < 2.0 * whole.output_error,
+            found < 4.0 * whole.output_error,
             "{found} {}",
             whole.output_error
         );
     }
 }
 
+/// Mean square of every token's attention over all queries, in plain `f64`.
+fn energies(head: &SyntheticHead) -> Vec<f64> {
+    let tokens = head.keys.len() / DIM;
+    let mut energies = vec![0.0; tokens];
+    for query in head.queries.chunks_exact(DIM) {
+        let scores: Vec<f64> = (head.keys.chunks_exact(DIM))
+            .map(|key| {
+                let dot = key.iter().zip(query).map(|(k, q)| f64::from(k * q));
+                dot.sum::<f64>() / (DIM as f64).sqrt()
+            })
+            .collect();
+        let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+        for (energy, score) in energies.iter_mut().zip(&scores) {
+            *energy += (score.exp() / sum).powi(2);
+        }
+    }
+    energies
+}
+
 #[test]
 fn slots_go_where_the_head_looks() {
-    let head = SyntheticHead::new(45, 160, 80, DIM);
-    // Queries of the first half of the text only; see `SyntheticHead::new` for their order.
-    let queries: Vec<f32> = (0..3)
-        .flat_map(|part| head.queries[part * 80 * DIM..(part * 80 + 36) * DIM].to_vec())
-        .collect();
-    let blocks = cut(&head, &[80], &[20, 20]);
-    let even = run(&blocks, &queries, &MatchOptions::default());
     let options = MatchOptions {
         slot_shares: SlotShares::Attention,
         ..MatchOptions::default()
     };
-    let uneven = run(&blocks, &queries, &options);
-    assert_eq!(uneven.chosen.len(), 40);
-    let first = uneven.chosen.iter().filter(|&&t| t < 80).count();
-    assert!(first > 25, "{first}");
-    let (even, uneven) = (
-        error(&head, &queries, &even),
-        error(&head, &queries, &uneven),
-    );
-    assert!(uneven < even, "{uneven} against {even}");
+    for seed in [45, 46, 47] {
+        let head = SyntheticHead::new(seed, 160, 80, DIM);
+        let blocks = cut(&head, &[50], &[20, 20]);
+        let matched = run(&blocks, &head.queries, &options);
+        assert_eq!(matched.chosen.len(), 40);
+        assert_eq!(matched.chosen[0], 0);
+        // The sink and the strongest key of the second block, then the strongest of all.
+        let energies = energies(&head);
+        let strongest = |range: std::ops::Range<usize>, count: usize, not: &[usize]| {
+            let mut order: Vec<usize> = range.filter(|t| !not.contains(t)).collect();
+            order.sort_by(|&a, &b| energies[b].total_cmp(&energies[a]));
+            order.truncate(count);
+            order
+        };
+        let second = strongest(50..160, 1, &[]);
+        let others = strongest(1..160, 38, &second);
+        let want = 1 + others.iter().filter(|&&t| t < 50).count();
+        let found = matched.chosen.iter().filter(|&&t| t < 50).count();
+        assert_eq!(found, want);
+        assert_ne!(found, 20, "as even as before: the test tells nothing");
+    }
 }
 
 #[test]
