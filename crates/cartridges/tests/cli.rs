@@ -11,12 +11,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "push",
     "pull",
     "quickstart",
     "synthesize",
     "train",
+    "compact",
     "chat",
     "serve",
     "eval",

@@ -1,24 +1,50 @@
 //! A cartridge for a whole document in closed form: every head of every layer is matched to what
 //! the document's own keys and values give to reference queries.
 
-use burn::tensor::Tensor;
-use cartridges_ops::{AttentionLayout, KeyRange, QueryRun};
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
+use self::record::{Recorded, Thinning, record};
 use super::error::CartridgeError;
 use super::host::{HostCartridge, HostLayer};
-use super::matching::{HeadInput, MatchOptions, match_head, rotate_keys};
-use crate::adapter::BatchAdapters;
-use crate::decoder::{Decoder, KvSource, Packed};
+use super::matching::{Block, HeadMatch, MatchError, MatchOptions, match_blocks, rotate_keys};
+use crate::decoder::Decoder;
+
+/// A part of the document that goes through the model in one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchChunk {
+    /// The chunk as requests would see it: a rendered system message from position 0 on.
+    pub document: Vec<u32>,
+    /// The tokens that this chunk alone brings. The others (the opening and the closing of the message,
+    /// which every chunk needs around it) are left to the first chunk, which brings all of its own.
+    pub own: Range<usize>,
+    /// Token sequences that stand behind the chunk, each on its own: the chunk once more
+    /// ("repeat word for word"), conversations about it. Their queries are the reference.
+    pub queries: Vec<Vec<u32>>,
+}
+
+impl MatchChunk {
+    /// A document that is matched at once.
+    pub fn whole(document: Vec<u32>, queries: Vec<Vec<u32>>) -> Self {
+        Self {
+            own: 0..document.len(),
+            document,
+            queries,
+        }
+    }
+}
 
 /// What to match, and how closely to look.
 #[derive(Debug, Clone)]
 pub struct MatchDocument<'a> {
-    /// The document as requests would see it: a rendered system message from position 0 on.
-    pub document: &'a [u32],
-    /// Token sequences that stand behind the document, each on its own: the document once more
-    /// ("repeat word for word"), conversations about it. Their queries are the reference.
-    pub queries: &'a [Vec<u32>],
+    /// The document, in one piece or in several that each fit the model's window.
+    pub chunks: &'a [MatchChunk],
     /// Slots of the cartridge.
     pub slots: usize,
     /// Slots that training will leave alone.
@@ -36,91 +62,61 @@ pub struct DocumentMatch {
     pub cartridge: HostCartridge,
     /// Relative error of the attention output per layer, averaged over heads.
     pub output_errors: Vec<f64>,
+    /// Tokens that the slots stand for.
+    pub tokens: usize,
 }
-
-/// Rows that go through the model in one pass.
-const PASS_ROWS: usize = 2048;
 
 /// Matches a cartridge of `slots` slots to a document; `progress` gets layers done and in all.
 ///
 /// Keys are chosen from the document's, their mass and the values are fitted, and the keys are rotated
-/// by `slots − document length` positions: rope is relative, so requests that start at position `slots`
-/// see exactly what requests behind the whole document would have seen.
+/// so that each is as far from a request at position `slots` as its token was from a request behind
+/// the chunk: rope is relative, so such requests see exactly what they would have seen there. With one
+/// chunk this is a shift by `slots - T`.
 ///
-/// With `slots` at least the document's length the cartridge is the document, exact.
+/// Several chunks share the slots by their tokens. Each has been read by itself, behind the opening of
+/// the message, so all of them stand directly before the request and none is farther than the model's
+/// window however long the document is; which chunk came first is not told by position. Queries from
+/// behind every chunk look at all chunks (see [`match_blocks`]).
+///
+/// With `slots` at least the tokens of the document the cartridge is the document, exact.
+///
+/// Keys and values of the whole document are held in memory in f32.
 ///
 /// # Errors
-/// If the document is shorter than two tokens, there are no slots or queries, an id is outside the
-/// vocabulary, or a head cannot be solved.
+/// If a chunk is shorter than two tokens or longer with its queries than the model's window, there are
+/// no slots, fewer than chunks, or no queries, an id is outside the vocabulary, or a head cannot be
+/// solved.
 pub fn match_document(
     decoder: &Decoder,
     task: &MatchDocument<'_>,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<DocumentMatch, CartridgeError> {
-    if task.document.len() < 2 {
-        return Err(CartridgeError::shape(
-            "document",
-            format!("has {} tokens, expected at least 2", task.document.len()),
-        ));
-    }
-    if task.slots == 0 || task.frozen > task.slots {
-        return Err(CartridgeError::shape(
-            "slots",
-            format!("are {} with {} frozen ones", task.slots, task.frozen),
-        ));
-    }
-    let rows: usize = task.queries.iter().map(Vec::len).sum();
-    if rows == 0 {
-        return Err(CartridgeError::shape(
-            "queries",
-            "are none, expected at least one",
-        ));
-    }
-    for ids in task
-        .queries
-        .iter()
-        .map(Vec::as_slice)
-        .chain([task.document])
-    {
-        if let Err(id) = decoder.check_ids(ids) {
-            let problem = format!("{id} is outside the model's vocabulary");
-            return Err(CartridgeError::shape("token id", problem));
-        }
-    }
+    let rows = check(decoder, task)?;
     let config = decoder.config();
-    let (length, slots) = (task.document.len(), task.slots.min(task.document.len()));
+    let tokens: usize = task.chunks.iter().map(|c| c.own.len()).sum();
+    let wanted = task.slots.min(tokens);
     let keep = (task.max_queries / config.group_size()).clamp(1, rows);
-    let recorded = record(decoder, task, rows, keep)?;
+    let mut thinning = Thinning::new(keep, rows);
+    let chunks: Vec<Vec<Recorded>> = task
+        .chunks
+        .iter()
+        .map(|chunk| record(decoder, chunk, &mut thinning))
+        .collect::<Result<_, _>>()?;
+    let shares = slot_shares(task.chunks, wanted);
+    let slots = shares.iter().sum();
 
-    let (kv, dim, group) = (config.num_kv_heads, config.head_dim, config.group_size());
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let heads: Vec<_> = (0..config.num_layers * kv)
+    let kv = config.num_kv_heads;
+    let done = AtomicUsize::new(0);
+    let heads: Vec<HeadMatch> = (0..config.num_layers * kv)
         .into_par_iter()
         .map(|index| {
             let (layer, head) = (index / kv, index % kv);
-            let part = &recorded[layer];
-            let keys = columns(&part.keys, kv * dim, head * dim, dim);
-            let values = columns(&part.values, kv * dim, head * dim, dim);
-            let queries = columns(
-                &part.queries,
-                kv * group * dim,
-                head * group * dim,
-                group * dim,
-            );
-            let input = HeadInput {
-                head_dim: dim,
-                keys: &keys,
-                values: &values,
-                queries: &queries,
-                slots,
-                weights: None,
-            };
-            let mut matched = match_head(&input, &task.options)
-                .map_err(|error| head_error(layer, head, &error))?;
-            let shift = slots as f64 - length as f64;
-            rotate_keys(&mut matched.keys, decoder.rotary().frequencies(), shift)
-                .map_err(|error| head_error(layer, head, &error))?;
-            let count = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let part: Vec<&Recorded> = chunks.iter().map(|layers| &layers[layer]).collect();
+            let matched = solve(decoder, task, &part, head, &shares).map_err(|error| {
+                let problem = format!("of layer {layer}, head {head} failed: {error}");
+                CartridgeError::shape("matching", problem)
+            })?;
+            let count = 1 + done.fetch_add(1, Ordering::Relaxed);
             progress(count / kv, config.num_layers);
             Ok(matched)
         })
@@ -143,27 +139,68 @@ pub fn match_document(
         output_errors.push(sum / kv as f64);
     }
     Ok(DocumentMatch {
-        cartridge: HostCartridge::new(kv, dim, slots, task.frozen, layers)?,
+        cartridge: HostCartridge::new(kv, config.head_dim, slots, task.frozen, layers)?,
         output_errors,
+        tokens,
     })
 }
 
-fn head_error(layer: usize, head: usize, error: &super::matching::MatchError) -> CartridgeError {
-    CartridgeError::shape(
-        "matching",
-        format!("of layer {layer}, head {head} failed: {error}"),
-    )
+/// One key/value head over all chunks; the keys come at the positions they have in the cartridge.
+fn solve(
+    decoder: &Decoder,
+    task: &MatchDocument<'_>,
+    chunks: &[&Recorded],
+    head: usize,
+    shares: &[usize],
+) -> Result<HeadMatch, MatchError> {
+    let config = decoder.config();
+    let (kv, dim, group) = (config.num_kv_heads, config.head_dim, config.group_size());
+    let frequencies = decoder.rotary().frequencies();
+    // All chunks end where the first does; requests begin there.
+    let end = task.chunks[0].document.len();
+    let mut blocks = Vec::with_capacity(chunks.len());
+    let mut queries = Vec::new();
+    for ((chunk, recorded), &slots) in task.chunks.iter().zip(chunks).zip(shares) {
+        let own = |matrix: &[f32]| {
+            let rows = &matrix[chunk.own.start * kv * dim..chunk.own.end * kv * dim];
+            columns(rows, kv * dim, head * dim, dim)
+        };
+        let mut keys = own(&recorded.keys);
+        let width = group * dim;
+        let mut asked = columns(&recorded.queries, kv * width, head * width, width);
+        let shift = end as f64 - chunk.document.len() as f64;
+        if shift != 0.0 {
+            rotate_keys(&mut keys, frequencies, shift)?;
+            rotate_keys(&mut asked, frequencies, shift)?;
+        }
+        queries.append(&mut asked);
+        blocks.push(Block {
+            keys,
+            values: own(&recorded.values),
+            slots,
+        });
+    }
+    let mut matched = match_blocks(dim, &blocks, &queries, &task.options)?;
+    let slots = shares.iter().sum::<usize>();
+    rotate_keys(&mut matched.keys, frequencies, slots as f64 - end as f64)?;
+    Ok(matched)
 }
 
-/// One layer's rows in plain memory.
-#[derive(Default, Clone)]
-struct Recorded {
-    /// `[T, kv_heads · d]`.
-    keys: Vec<f32>,
-    /// `[T, kv_heads · d]`.
-    values: Vec<f32>,
-    /// Thinned out, `[rows, heads · d]`.
-    queries: Vec<f32>,
+/// Slots of every chunk: by its tokens, at least one, never more than it has tokens.
+fn slot_shares(chunks: &[MatchChunk], slots: usize) -> Vec<usize> {
+    let tokens: usize = chunks.iter().map(|c| c.own.len()).sum();
+    let spare = slots - chunks.len();
+    let others = tokens - chunks.len();
+    let mut before = 0;
+    chunks
+        .iter()
+        .map(|chunk| {
+            let at = |count: usize| spare * count / others.max(1);
+            let from = at(before);
+            before += chunk.own.len() - 1;
+            1 + at(before) - from
+        })
+        .collect()
 }
 
 /// The `width` columns from `from` on of a matrix with rows of `stride`.
@@ -174,257 +211,50 @@ fn columns(matrix: &[f32], stride: usize, from: usize, width: usize) -> Vec<f32>
         .collect()
 }
 
-/// Runs the document, then the query sequences behind it, and keeps what matching needs.
-fn record(
-    decoder: &Decoder,
-    task: &MatchDocument<'_>,
-    rows: usize,
-    keep: usize,
-) -> Result<Vec<Recorded>, CartridgeError> {
-    let length = task.document.len();
-    let mut tap = Tap::default();
-    let positions: Vec<u32> = (0..length as u32).collect();
-    let layout = AttentionLayout::packed(0, &[length]);
-    let batch = Packed {
-        ids: task.document,
-        positions: &positions,
-        layout: &layout,
-        adapters: BatchAdapters::NONE,
-    };
-    decoder.hidden(batch, &mut tap);
-    let past = std::mem::take(&mut tap.layers);
-    let mut recorded = past
-        .iter()
-        .map(|(keys, values)| {
-            Ok(Recorded {
-                keys: read(keys)?,
-                values: read(values)?,
-                queries: Vec::new(),
-            })
-        })
-        .collect::<Result<Vec<_>, CartridgeError>>()?;
-
-    let mut seen = 0;
-    let mut from = 0;
-    while from < task.queries.len() {
-        let mut to = from;
-        let mut count = 0;
-        while to < task.queries.len() && (to == from || count + task.queries[to].len() <= PASS_ROWS)
-        {
-            count += task.queries[to].len();
-            to += 1;
-        }
-        let group = &task.queries[from..to];
-        from = to;
-        if count == 0 {
-            continue;
-        }
-        // Evenly thinned over all passes together.
-        let kept: Vec<usize> = (0..count)
-            .filter(|row| (seen + row) * keep / rows != (seen + row + 1) * keep / rows)
-            .collect();
-        seen += count;
-        let ids: Vec<u32> = group.iter().flatten().copied().collect();
-        let positions: Vec<u32> = group
-            .iter()
-            .flat_map(|ids| (length..length + ids.len()).map(|p| p as u32))
-            .collect();
-        let batch = Packed {
-            ids: &ids,
-            positions: &positions,
-            layout: &behind(length, group, count)?,
-            adapters: BatchAdapters::NONE,
-        };
-        let mut tap = Tap {
-            past: past.clone(),
-            ..Tap::default()
-        };
-        decoder.hidden(batch, &mut tap);
-        for (layer, queries) in recorded.iter_mut().zip(&tap.queries) {
-            let width = queries.dims()[1] * queries.dims()[2];
-            let values = read(queries)?;
-            for row in &kept {
-                layer
-                    .queries
-                    .extend_from_slice(&values[row * width..(row + 1) * width]);
-            }
-        }
+/// Checks the task; gives the rows of all queries.
+fn check(decoder: &Decoder, task: &MatchDocument<'_>) -> Result<usize, CartridgeError> {
+    if task.chunks.is_empty() {
+        return Err(CartridgeError::shape(
+            "document",
+            "has no chunks, expected at least 1",
+        ));
     }
-    Ok(recorded)
-}
-
-/// Sequences that each see the document's rows `0 .. length` and themselves, keys behind it.
-fn behind(
-    length: usize,
-    group: &[Vec<u32>],
-    count: usize,
-) -> Result<AttentionLayout, CartridgeError> {
-    let mut start = 0;
-    let runs = group
-        .iter()
-        .filter(|ids| !ids.is_empty())
-        .map(|ids| {
-            let range = |start, len, causal| KeyRange { start, len, causal };
-            let run = QueryRun {
-                start,
-                len: ids.len(),
-                keys: vec![
-                    range(0, length, false),
-                    range(length + start, ids.len(), true),
-                ],
-            };
-            start += ids.len();
-            run
-        })
-        .collect();
-    AttentionLayout::new(runs, count, length + count)
-        .map_err(|error| CartridgeError::shape("queries", error.to_string()))
-}
-
-/// Records keys and values of what goes by, or, behind a past, its queries.
-#[derive(Default)]
-struct Tap {
-    past: Vec<(Tensor<3>, Tensor<3>)>,
-    layers: Vec<(Tensor<3>, Tensor<3>)>,
-    queries: Vec<Tensor<3>>,
-}
-
-impl KvSource for Tap {
-    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        match self.past.get(layer) {
-            Some((keys, values)) => (
-                Tensor::cat(vec![keys.clone(), k], 0),
-                Tensor::cat(vec![values.clone(), v], 0),
-            ),
-            None => {
-                self.layers.push((k.clone(), v.clone()));
-                (k, v)
-            }
-        }
-    }
-
-    fn observe(&mut self, _layer: usize, q: &Tensor<3>) {
-        if !self.past.is_empty() {
-            self.queries.push(q.clone());
-        }
-    }
-}
-
-fn read(tensor: &Tensor<3>) -> Result<Vec<f32>, CartridgeError> {
-    tensor
-        .clone()
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec::<f32>()
-        .map_err(|_| CartridgeError::shape("keys", "could not be read from the device"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::cartridge::{Behind, first_tokens};
-    use crate::decoder::{ModelConfig, NoPast};
-    use crate::weights::Weights;
-
-    fn tiny() -> Decoder {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-qwen2");
-        let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
-        let weights = Weights::open(&folder).unwrap();
-        let (device, _) = "cpu"
-            .parse::<cartridges_ops::DeviceChoice>()
-            .unwrap()
-            .open()
-            .unwrap();
-        Decoder::load(config, &weights, &device, &mut |_, _| {}).unwrap()
-    }
-
-    fn ids(count: usize, seed: u32) -> Vec<u32> {
-        (0..count as u32)
-            .map(|i| (i * i * 31 + i * 7 + seed * 101) % 512)
-            .collect()
-    }
-
-    fn task<'a>(document: &'a [u32], queries: &'a [Vec<u32>], slots: usize) -> MatchDocument<'a> {
-        MatchDocument {
-            document,
-            queries,
-            slots,
-            frozen: 1,
-            max_queries: 4096,
-            options: MatchOptions::default(),
-        }
-    }
-
-    /// Hidden states of `ids` behind a cartridge.
-    fn behind_cartridge(decoder: &Decoder, cartridge: &HostCartridge, ids: &[u32]) -> Vec<f32> {
-        let positions: Vec<u32> = (0..ids.len())
-            .map(|i| (cartridge.slots + i) as u32)
-            .collect();
-        let batch = Packed {
-            ids,
-            positions: &positions,
-            layout: &AttentionLayout::packed(cartridge.slots, &[ids.len()]),
-            adapters: BatchAdapters::NONE,
-        };
-        let hidden = decoder.hidden(batch, &mut Behind(cartridge.tensors(decoder.device())));
-        hidden.into_data().try_to_vec::<f32>().unwrap()
-    }
-
-    /// Hidden states of `ids` behind the document itself.
-    fn behind_document(decoder: &Decoder, document: &[u32], ids: &[u32]) -> Vec<f32> {
-        let all = [document, ids].concat();
-        let positions: Vec<u32> = (0..all.len() as u32).collect();
-        let batch = Packed {
-            ids: &all,
-            positions: &positions,
-            layout: &AttentionLayout::packed(0, &[all.len()]),
-            adapters: BatchAdapters::NONE,
-        };
-        let hidden = decoder.hidden(batch, &mut NoPast);
-        let width = hidden.dims()[1];
-        let values = hidden.into_data().try_to_vec::<f32>().unwrap();
-        values[document.len() * width..].to_vec()
-    }
-
-    fn distance(a: &[f32], b: &[f32]) -> f64 {
-        let sum = |f: &dyn Fn(f32, f32) -> f32| -> f64 {
-            a.iter()
-                .zip(b)
-                .map(|(a, b)| f64::from(f(*a, *b)).powi(2))
-                .sum()
-        };
-        (sum(&|a, b| a - b) / sum(&|_, b| b)).sqrt()
-    }
-
-    #[test]
-    fn a_slot_for_every_token_is_the_document() {
-        let decoder = tiny();
-        let (document, queries) = (ids(40, 1), vec![ids(30, 2)]);
-        let matched = match_document(&decoder, &task(&document, &queries, 64), &|_, _| {}).unwrap();
-        assert_eq!(matched.cartridge.slots, 40);
-        let asked = ids(20, 3);
-        let got = behind_cartridge(&decoder, &matched.cartridge, &asked);
-        let want = behind_document(&decoder, &document, &asked);
-        assert!(distance(&got, &want) < 1e-5);
-    }
-
-    #[test]
-    fn few_slots_stand_in_for_the_document_where_its_first_tokens_do_not() {
-        let decoder = tiny();
-        let document = ids(160, 1);
-        let queries: Vec<Vec<u32>> = (2..60).map(|seed| ids(40, seed)).collect();
-        let matched = match_document(&decoder, &task(&document, &queries, 40), &|_, _| {}).unwrap();
-        assert_eq!(matched.output_errors.len(), 3);
-        let asked = ids(40, 77);
-        let want = behind_document(&decoder, &document, &asked);
-        let got = distance(
-            &behind_cartridge(&decoder, &matched.cartridge, &asked),
-            &want,
+    if task.slots < task.chunks.len() || task.frozen > task.slots {
+        let problem = format!(
+            "are {} with {} frozen ones for {} chunk(s) of the document, expected at least one per chunk",
+            task.slots,
+            task.frozen,
+            task.chunks.len()
         );
-        let first = first_tokens(&decoder, &document[..40], 1).unwrap();
-        let plain = distance(&behind_cartridge(&decoder, &first, &asked), &want);
-        assert!(got < 0.5 * plain, "{got} against {plain}");
+        return Err(CartridgeError::shape("slots", problem));
     }
+    let window = decoder.config().max_position_embeddings;
+    let mut rows = 0;
+    for chunk in task.chunks {
+        let (length, own) = (chunk.document.len(), &chunk.own);
+        if own.len() < 2 || own.end > length {
+            let problem = format!("brings tokens {own:?} of {length}, expected at least 2");
+            return Err(CartridgeError::shape("document", problem));
+        }
+        let longest = chunk.queries.iter().map(Vec::len).max().unwrap_or(0);
+        if length + longest > window {
+            let problem = format!(
+                "of {length} tokens with queries of {longest} behind it exceeds the model's {window} \
+                 positions: cut it into chunks"
+            );
+            return Err(CartridgeError::shape("document", problem));
+        }
+        for ids in chunk.queries.iter().chain([&chunk.document]) {
+            if let Err(id) = decoder.check_ids(ids) {
+                let problem = format!("{id} is outside the model's vocabulary");
+                return Err(CartridgeError::shape("token id", problem));
+            }
+        }
+        rows += chunk.queries.iter().map(Vec::len).sum::<usize>();
+    }
+    if rows == 0 {
+        let problem = "are none, expected at least one";
+        return Err(CartridgeError::shape("queries", problem));
+    }
+    Ok(rows)
 }

@@ -24,7 +24,7 @@ pub use init::{
     truncate_chat_ids,
 };
 pub use manifest::{CartridgeManifest, FORMAT_VERSION, ModelIdentity};
-pub use match_document::{DocumentMatch, MatchDocument, match_document};
+pub use match_document::{DocumentMatch, MatchChunk, MatchDocument, match_document};
 pub use mlx::write_mlx;
 pub use module::Cartridge;
 pub use peft::{PeftCartridge, read_peft, write_peft};

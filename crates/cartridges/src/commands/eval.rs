@@ -169,7 +169,8 @@ impl EvalArgs {
     }
 }
 
-fn ask(
+/// Asks all questions under one condition, with progress on stderr.
+pub(super) fn ask(
     engine: &mut Engine,
     condition: &Condition,
     questions: &QuestionList,

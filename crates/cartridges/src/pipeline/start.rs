@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges_model::LanguageModel;
-use cartridges_model::cartridge::matching::MatchOptions;
 use cartridges_model::cartridge::{
     HostCartridge, MatchDocument, first_tokens, match_document, ordinary_ids, random_tokens,
     random_vectors, sampled_chunks, truncate_chat_ids,
@@ -15,7 +14,8 @@ use cartridges_study::conversation::Conversation;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::{Args, ValueEnum};
 
-use super::queries::reference_queries;
+use super::match_args::{MatchArgs, SizeArgs};
+use super::match_chunks::match_chunks;
 use super::summary::summarize;
 use crate::opening::{load_cartridge, read_text};
 use crate::progress::progress;
@@ -48,36 +48,28 @@ pub struct StartArgs {
     /// How the cartridge starts.
     #[arg(long, value_enum, default_value_t = Init::Matching)]
     pub init: Init,
-    /// Slots of the cartridge; 0 means `--ratio` of the document's tokens.
-    #[arg(long = "tokens", value_name = "N")]
-    pub slots: Option<usize>,
-    /// Slots as a share of the document's tokens, used when --tokens is not given.
-    #[arg(long, default_value_t = 0.25)]
-    pub ratio: f64,
-    /// First slots that are not trained (the attention sink).
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub frozen: usize,
+    /// How large the cartridge is.
+    #[command(flatten)]
+    pub size: SizeArgs,
     /// Text file for --init text.
     #[arg(long, value_name = "FILE")]
     pub init_text: Option<PathBuf>,
     /// Cartridge folder or .pt file for --init cartridge.
     #[arg(long, value_name = "DIR")]
     pub init_cartridge: Option<PathBuf>,
-    /// Most query vectors per head for --init matching.
-    #[arg(long, default_value_t = 8192, value_name = "N")]
-    pub max_queries: usize,
+    /// How --init matching works.
+    #[command(flatten)]
+    pub matching: MatchArgs,
 }
 
 impl Default for StartArgs {
     fn default() -> Self {
         Self {
             init: Init::Matching,
-            slots: None,
-            ratio: 0.25,
-            frozen: 1,
+            size: SizeArgs::default(),
             init_text: None,
             init_cartridge: None,
-            max_queries: 8192,
+            matching: MatchArgs::default(),
         }
     }
 }
@@ -86,30 +78,9 @@ impl StartArgs {
     /// Checks what can be checked before the document is there.
     ///
     /// # Errors
-    /// As [`StartArgs::slots_for`].
+    /// As [`SizeArgs::slots_for`].
     pub fn check(&self) -> Result<()> {
-        self.slots_for(0).map(drop)
-    }
-
-    /// Slots for a document of `length` tokens.
-    ///
-    /// # Errors
-    /// If the number would be zero or smaller than the frozen ones need.
-    pub fn slots_for(&self, length: usize) -> Result<usize> {
-        let slots = match self.slots {
-            Some(slots) => slots,
-            None if self.ratio > 0.0 && self.ratio <= 1.0 => {
-                ((length as f64 * self.ratio) as usize).max(self.frozen + 1)
-            }
-            None => bail!("--ratio is {}, expected more than 0, at most 1", self.ratio),
-        };
-        if slots <= self.frozen {
-            bail!(
-                "--tokens is {slots} with {} frozen, expected at least one slot to train",
-                self.frozen
-            );
-        }
-        Ok(slots)
+        self.size.slots_for(0).map(drop)
     }
 }
 
@@ -149,50 +120,55 @@ pub fn start(
     seed: u64,
 ) -> Result<Start> {
     let decoder = &model.decoder;
+    let size = &args.size;
     let need = || corpus.context("this way to start needs the text itself: give --corpus FILE");
     let name = args.init.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
-    let mut how = serde_json::json!({ "init": name, "frozen": args.frozen });
+    let mut how = serde_json::json!({ "init": name, "frozen": size.frozen });
     let cartridge = match args.init {
         Init::Matching => {
             let text = need()?;
-            let document = document_ids(model, text)?;
-            let queries = reference_queries(model, text, conversations)?;
-            let slots = args.slots_for(document.len())?;
+            let chunks = match_chunks(model, text, conversations, &args.matching)?;
+            let length = document_ids(model, text)?.len();
+            let slots = size.slots_for(length)?;
+            if chunks.len() > 1 {
+                eprintln!("{length} tokens are matched in {} chunks", chunks.len());
+            }
             let progress = progress(decoder.config().num_layers as u64, "matching", "layers");
             let task = MatchDocument {
-                document: &document,
-                queries: &queries,
+                chunks: &chunks,
                 slots,
-                frozen: args.frozen,
-                max_queries: args.max_queries,
-                options: MatchOptions::default(),
+                frozen: size.frozen,
+                max_queries: args.matching.max_queries,
+                options: args.matching.options(),
             };
             let matched = match_document(decoder, &task, &|done, _| {
                 progress.set(done as u64, String::new());
             })?;
-            how["document_tokens"] = document.len().into();
+            how["document_tokens"] = length.into();
+            how["chunks"] = chunks.len().into();
+            how["matching"] = serde_json::to_value(&args.matching)?;
             how["output_errors"] = serde_json::json!(matched.output_errors);
             matched.cartridge
         }
         Init::First => {
             let document = document_ids(model, need()?)?;
-            let slots = args.slots_for(document.len())?.min(document.len());
-            first_tokens(decoder, &document[..slots], args.frozen)?
+            let slots = size.slots_for(document.len())?.min(document.len());
+            first_tokens(decoder, &document[..slots], size.frozen)?
         }
         Init::SampledChunks => {
             let document = document_ids(model, need()?)?;
-            let slots = args.slots_for(document.len())?;
+            let slots = size.slots_for(document.len())?;
             how["document_tokens"] = document.len().into();
             how["chunk_tokens"] = SAMPLED_CHUNK.into();
             how["seed"] = seed.into();
             let ids = sampled_chunks(&document, slots, SAMPLED_CHUNK, seed);
-            first_tokens(decoder, &ids, args.frozen)?
+            first_tokens(decoder, &ids, size.frozen)?
         }
         Init::Summary => {
             let text = need()?;
             let length = document_ids(model, text)?.len();
-            let slots = args.slots_for(length)?;
+            let slots = size.slots_for(length)?;
             let around = document_ids(model, "")?.len();
             let summary = summarize(model, text, slots.saturating_sub(around).max(1))?;
             let mut ids = document_ids(model, &summary.text)?;
@@ -206,7 +182,7 @@ pub fn start(
             how["document_tokens"] = length.into();
             how["summary"] = summary.text.into();
             how["chunks"] = summary.chunks.into();
-            first_tokens(decoder, &ids, args.frozen)?
+            first_tokens(decoder, &ids, size.frozen)?
         }
         Init::Text => {
             let path = args.init_text.as_ref();
@@ -222,21 +198,21 @@ pub fn start(
                 .chain(&markers.extra_end)
                 .copied()
                 .collect();
-            let slots = args.slots_for(ids.len())?;
-            first_tokens(decoder, &truncate_chat_ids(&ids, slots, &end), args.frozen)?
+            let slots = size.slots_for(ids.len())?;
+            first_tokens(decoder, &truncate_chat_ids(&ids, slots, &end), size.frozen)?
         }
         Init::RandomTokens | Init::Random => {
-            let slots = match (args.slots, corpus) {
-                (None, Some(text)) => args.slots_for(document_ids(model, text)?.len())?,
+            let slots = match (size.slots, corpus) {
+                (None, Some(text)) => size.slots_for(document_ids(model, text)?.len())?,
                 (None, None) => bail!("--init {name} needs --tokens N or --corpus FILE"),
-                (Some(_), _) => args.slots_for(0)?,
+                (Some(_), _) => size.slots_for(0)?,
             };
             how["seed"] = seed.into();
             match args.init {
-                Init::Random => random_vectors(decoder, slots, args.frozen, seed)?,
+                Init::Random => random_vectors(decoder, slots, size.frozen, seed)?,
                 _ => {
                     let ordinary = ordinary_ids(&model.text, decoder.config().vocab_size);
-                    random_tokens(decoder, &ordinary, slots, args.frozen, seed)?
+                    random_tokens(decoder, &ordinary, slots, size.frozen, seed)?
                 }
             }
         }

@@ -22,7 +22,9 @@ use super::recipe::Recipe;
 use super::{Corpus, shown};
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
-use crate::pipeline::{StartArgs, distill, document_ids, read_data, self_study_of_text, start};
+use crate::pipeline::{
+    MatchArgs, SizeArgs, StartArgs, distill, document_ids, read_data, self_study_of_text, start,
+};
 use crate::progress::progress;
 use crate::provenance::{program, sha256, today};
 
@@ -156,9 +158,15 @@ impl Job<'_> {
         let (name, steps) = (wanted.name, wanted.steps);
         let begin = Instant::now();
         let args = StartArgs {
-            slots: wanted.slots,
-            ratio: wanted.ratio,
-            max_queries: self.recipe.max_queries,
+            size: SizeArgs {
+                slots: wanted.slots,
+                ratio: wanted.ratio,
+                ..SizeArgs::default()
+            },
+            matching: MatchArgs {
+                max_queries: self.recipe.max_queries,
+                ..MatchArgs::default()
+            },
             ..StartArgs::default()
         };
         let text = Some(self.corpus.text.as_str());

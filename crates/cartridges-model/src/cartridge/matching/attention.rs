@@ -199,6 +199,24 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// `log Σ_j exp(q·k_j/√d)` of every query `[n, d]` over the keys `[m, d]`.
+pub(super) fn log_masses(dim: usize, queries: &[f32], keys: &[f32]) -> Vec<f64> {
+    let tokens = keys.len() / dim;
+    let scale = (dim as f32).sqrt().recip();
+    let step = (CHUNK_SCORES / tokens).clamp(64, 8192);
+    let mut scores = Vec::new();
+    let mut masses = Vec::with_capacity(queries.len() / dim);
+    for block in queries.chunks(step * dim) {
+        scores.resize(block.len() / dim * tokens, 0.0);
+        product_bt(&mut scores, block, keys, dim, scale);
+        masses.extend(scores.chunks_exact_mut(tokens).map(|row| {
+            let (max, sum) = softmax_row(row);
+            f64::from(max) + f64::from(sum).ln()
+        }));
+    }
+    masses
+}
+
 /// Sum of squares in `f64`.
 pub(super) fn squared_norm(row: &[f32]) -> f64 {
     row.iter().map(|&x| f64::from(x) * f64::from(x)).sum()

@@ -11,6 +11,9 @@ pub enum MatchError {
     /// Zero slots were asked for.
     #[error("slots is 0, expected at least 1")]
     NoSlots,
+    /// There is nothing to match.
+    #[error("blocks are none, expected at least 1")]
+    NoBlocks,
     /// The document is too short to be matched.
     #[error("keys hold {tokens} token(s), expected at least 2")]
     TooFewTokens {

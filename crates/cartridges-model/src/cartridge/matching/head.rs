@@ -4,13 +4,13 @@ use super::attention::{Fit, Reference};
 use super::error::MatchError;
 use super::input::{HeadInput, check_finite};
 use super::mass::{fold_direction, log_mass_factors};
-use super::options::MatchOptions;
+use super::options::{MatchOptions, ValueChoice};
 use super::refine::refine;
 use super::select::{choose_keys, gather};
 use super::values::ValueSystem;
 
 /// A matched head. Matrices are row-major.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeadMatch {
     /// Keys `[p, d]`, still at the document's positions: see
     /// [`rotate_keys`](super::rotate_keys).
@@ -42,27 +42,46 @@ pub struct HeadMatch {
 pub fn match_head(input: &HeadInput<'_>, options: &MatchOptions) -> Result<HeadMatch, MatchError> {
     input.validate()?;
     options.validate()?;
-    let tokens = input.tokens();
-    if input.slots >= tokens {
-        return Ok(HeadMatch {
-            keys: input.keys.to_vec(),
-            values: input.values.to_vec(),
-            chosen: (0..tokens).collect(),
-            output_error: 0.0,
-            selection_error: 0.0,
-            mass_error: 0.0,
-        });
+    if input.slots >= input.tokens() {
+        return Ok(whole(input));
     }
-    let reference = Reference::new(input)?;
-    let chosen = choose_keys(&reference, input.keys, input.slots, options);
+    match_reference(&Reference::new(input)?, input, true, options)
+}
+
+/// All keys and values as they are.
+fn whole(input: &HeadInput<'_>) -> HeadMatch {
+    HeadMatch {
+        keys: input.keys.to_vec(),
+        values: input.values.to_vec(),
+        chosen: (0..input.tokens()).collect(),
+        ..HeadMatch::default()
+    }
+}
+
+/// [`match_head`] for an input that was checked and whose attention is known. `sink` says that token 0 is
+/// the attention sink, which is always kept.
+pub(super) fn match_reference(
+    reference: &Reference<'_>,
+    input: &HeadInput<'_>,
+    sink: bool,
+    options: &MatchOptions,
+) -> Result<HeadMatch, MatchError> {
+    if input.slots >= input.tokens() {
+        return Ok(whole(input));
+    }
+    let chosen = choose_keys(reference, input.keys, input.slots, sink, options);
     let keys = gather(input.keys, input.head_dim, &chosen);
     let values = gather(input.values, input.head_dim, &chosen);
     let selection = reference.evaluate(&keys, &values);
-    let mut best = close_form(&reference, &keys, &values, selection, options)?;
-    if options.key_refine_rounds > 0 {
-        let (keys, values) = refine(&reference, &best.keys, &values, options)?;
-        best.replace_if_better(&reference, keys, values, selection.output_error, options);
-    }
+    let kept = Candidate {
+        keys,
+        values,
+        fit: selection,
+    };
+    let best = match options.value_choice {
+        ValueChoice::Keep => kept,
+        ValueChoice::Fit => fitted(reference, &kept, options)?,
+    };
     check_finite("matched keys", &best.keys)?;
     check_finite("matched values", &best.values)?;
     Ok(HeadMatch {
@@ -73,6 +92,21 @@ pub fn match_head(input: &HeadInput<'_>, options: &MatchOptions) -> Result<HeadM
         selection_error: selection.output_error,
         mass_error: best.fit.mass_error,
     })
+}
+
+/// The closed form behind the chosen keys, then rounds of refinement.
+fn fitted(
+    reference: &Reference<'_>,
+    kept: &Candidate,
+    options: &MatchOptions,
+) -> Result<Candidate, MatchError> {
+    let selection = kept.fit;
+    let mut best = close_form(reference, &kept.keys, &kept.values, selection, options)?;
+    if options.key_refine_rounds > 0 {
+        let (keys, values) = refine(reference, &best.keys, &kept.values, options)?;
+        best.replace_if_better(reference, keys, values, selection.output_error, options);
+    }
+    Ok(best)
 }
 
 struct Candidate {

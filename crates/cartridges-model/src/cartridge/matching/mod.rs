@@ -4,12 +4,14 @@
 //! slices: given the document's keys and values and a set of reference queries,
 //! [`match_head`] finds `p` keys and values whose attention output and attention mass come
 //! close to those of the whole document, without a single training step.
+//! [`match_blocks`] does it for a document that is too long for one system.
 //! [`rotate_keys`] then moves the keys from the document's positions to `0..p`.
 //!
 //! Method after *Attention Matching*, arXiv 2602.16284, with the per-key bias folded into the
 //! keys because a cartridge has none.
 
 mod attention;
+mod blocks;
 mod error;
 mod head;
 mod input;
@@ -23,12 +25,15 @@ mod select;
 mod values;
 
 #[cfg(test)]
+mod block_tests;
+#[cfg(test)]
 mod synthetic;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::{Block, match_blocks};
 pub use error::MatchError;
 pub use head::{HeadMatch, match_head};
 pub use input::HeadInput;
-pub use options::{KeyChoice, MatchOptions};
+pub use options::{KeyChoice, MatchOptions, SlotShares, ValueChoice};
 pub use rotate::rotate_keys;

@@ -14,12 +14,37 @@ pub enum KeyChoice {
     Pursuit,
 }
 
+/// What becomes of the chosen keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ValueChoice {
+    /// They stay as they are: selection alone.
+    Keep,
+    /// The lost mass is folded into the keys, the values are solved for, and both are refined.
+    #[default]
+    Fit,
+}
+
+/// How slots are shared out among the blocks of a document that is matched in several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlotShares {
+    /// As the blocks ask for them, in every head alike.
+    #[default]
+    Even,
+    /// In every head by its own attention: as many as a block has of the keys that the head attends to
+    /// most. All heads keep the same number in all, so nothing is padded.
+    Attention,
+}
+
 /// Options of [`match_head`](super::match_head). The defaults suit real models; ridges are
 /// relative, so that they mean the same for every head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatchOptions {
     /// How keys are chosen.
     pub key_choice: KeyChoice,
+    /// What becomes of them and their values.
+    pub value_choice: ValueChoice,
+    /// How the blocks of a long document share the slots.
+    pub slot_shares: SlotShares,
     /// Pursuit: weight of the relative mass misfit beside the relative output misfit.
     pub pursuit_mass_weight: f64,
     /// Pursuit: ridge on the coefficients, relative to the mean column energy. Keeps keys
@@ -52,6 +77,8 @@ impl Default for MatchOptions {
     fn default() -> Self {
         Self {
             key_choice: KeyChoice::Pursuit,
+            value_choice: ValueChoice::Fit,
+            slot_shares: SlotShares::Even,
             pursuit_mass_weight: 1.0,
             pursuit_ridge: 1e-4,
             pursuit_candidates: 2048,

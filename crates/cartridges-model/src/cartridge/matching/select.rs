@@ -4,18 +4,19 @@ use super::attention::Reference;
 use super::options::{KeyChoice, MatchOptions};
 use super::pursuit::pursue;
 
-/// `slots` tokens out of `T`, ascending; token 0, the attention sink, is always among them.
+/// `slots` tokens out of `T`, ascending; token 0 is always among them where it is the attention `sink`.
 pub(super) fn choose_keys(
     reference: &Reference<'_>,
     keys: &[f32],
     slots: usize,
+    sink: bool,
     options: &MatchOptions,
 ) -> Vec<usize> {
     let mut chosen = match options.key_choice {
-        KeyChoice::TopAttention => top_attention(&reference.column_energy, slots),
+        KeyChoice::TopAttention => top_attention(&reference.column_energy, slots, sink),
         KeyChoice::Pursuit => {
             let count = options.pursuit_candidates.max(slots);
-            let candidates = top_attention(&reference.column_energy, count);
+            let candidates = top_attention(&reference.column_energy, count, sink);
             pursue(reference, keys, &candidates, slots, options)
         }
     };
@@ -23,15 +24,17 @@ pub(super) fn choose_keys(
     chosen
 }
 
-/// Token 0 first, then the tokens with the largest attention energy; ties go to the earlier.
-fn top_attention(column_energy: &[f64], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (1..column_energy.len()).collect();
+/// The sink first, then the tokens with the largest attention energy; ties go to the earlier.
+fn top_attention(column_energy: &[f64], count: usize, sink: bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (usize::from(sink)..column_energy.len()).collect();
     order.sort_by(|&a, &b| {
         column_energy[b]
             .total_cmp(&column_energy[a])
             .then(a.cmp(&b))
     });
-    order.insert(0, 0);
+    if sink {
+        order.insert(0, 0);
+    }
     order.truncate(count);
     order
 }

@@ -26,7 +26,12 @@ fn run(head: &SyntheticHead, slots: usize, options: &MatchOptions) -> HeadMatch 
 }
 
 /// Attention outputs and log-masses in `f64`.
-fn attend(dim: usize, queries: &[f32], keys: &[f32], values: &[f32]) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn attend(
+    dim: usize,
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+) -> (Vec<f64>, Vec<f64>) {
     let (mut outputs, mut masses) = (Vec::new(), Vec::new());
     for query in queries.chunks_exact(dim) {
         let scores: Vec<f64> = keys
@@ -56,7 +61,7 @@ fn attend(dim: usize, queries: &[f32], keys: &[f32], values: &[f32]) -> (Vec<f64
     (outputs, masses)
 }
 
-fn relative_error(got: &[f64], want: &[f64]) -> f64 {
+pub(super) fn relative_error(got: &[f64], want: &[f64]) -> f64 {
     let energy: f64 = want.iter().map(|x| x * x).sum();
     let misfit: f64 = got.iter().zip(want).map(|(a, b)| (a - b).powi(2)).sum();
     (misfit / energy).sqrt()
