@@ -11,6 +11,8 @@ mod plan;
 mod sentences;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_plan;
 mod verbatim;
 
 pub use config::{ConfigError, DEFAULT_SYSTEM_PROMPT, SelfStudyConfig};
