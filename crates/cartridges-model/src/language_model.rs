@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cartridge::ModelIdentity;
 use crate::decoder::{ConfigError, Decoder, LoadError, ModelConfig, Precision};
+use crate::digest::hex;
 use crate::text::{ChatTokenizer, TextError};
 use crate::weights::{Weights, WeightsError};
 
@@ -154,8 +155,5 @@ fn frequency_hash(c: &ModelConfig) -> String {
 
 /// The first 16 hexadecimal digits of the SHA-256.
 fn short_hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)[..8]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&Sha256::digest(bytes)[..8])
 }

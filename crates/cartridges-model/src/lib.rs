@@ -13,6 +13,7 @@ pub mod adapter;
 pub mod atomic_file;
 pub mod cartridge;
 pub mod decoder;
+mod digest;
 pub mod hub;
 mod language_model;
 mod peft_folder;

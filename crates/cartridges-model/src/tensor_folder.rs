@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::atomic_file::{WriteError, write_atomic, write_bytes};
 use crate::cartridge::CartridgeDtype;
+use crate::digest::hex;
 
 /// A header for a thousand layers is about 200 kB.
 const MAX_HEADER: u64 = 4 << 20;
@@ -112,12 +113,6 @@ pub trait Manifest: Serialize + DeserializeOwned {
 
     /// Checks the fields against each other; `path` is named in errors.
     fn validate(&self, path: &Path) -> Result<(), Self::Error>;
-}
-
-/// Whether this is a SHA-256 as manifests write it.
-pub fn is_sha256(text: &str) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.len() == 64 && text.bytes().all(hex)
 }
 
 /// A tensor that is to be written.
@@ -400,10 +395,6 @@ impl Write for HashingWriter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), FolderError> {

@@ -11,7 +11,8 @@ use super::error::AdapterError;
 use super::host::{Delta, HostAdapter, HostPatch, Mode};
 use super::target::Target;
 use crate::cartridge::{CartridgeDtype, ModelIdentity};
-use crate::tensor_folder::{self, FolderError, Manifest, NamedTensor, StoredTensors, is_sha256};
+use crate::digest::is_sha256;
+use crate::tensor_folder::{self, FolderError, Manifest, NamedTensor, StoredTensors};
 
 /// Name of the tensor file in an adapter folder.
 pub const ADAPTER_FILE: &str = "adapter.safetensors";

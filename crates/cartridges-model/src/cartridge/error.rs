@@ -41,36 +41,9 @@ pub struct Difference {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CartridgeError {
-    /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be written; what was there before is unchanged.
+    /// Its files.
     #[error(transparent)]
-    Write(#[from] WriteError),
-    /// A file as a whole is not what it should be.
-    #[error("{path}: {problem}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what was expected.
-        problem: String,
-    },
-    /// One tensor of a file is missing or not what it should be.
-    #[error("{path}: tensor '{tensor}' {problem}")]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name in the file.
-        tensor: String,
-        /// What is wrong and what was expected.
-        problem: String,
-    },
+    Folder(#[from] FolderError),
     /// One field of a manifest is not what it should be.
     #[error("{path}: field '{field}' {problem}")]
     Field {
@@ -89,21 +62,6 @@ pub enum CartridgeError {
         /// Why it was refused.
         #[source]
         source: PickleError,
-    },
-    /// The tensor file is not the one its manifest describes.
-    #[error(
-        "{path}: the content has sha256 {found}, but {manifest} describes {expected}; \
-         the file was damaged, replaced or copied without its manifest"
-    )]
-    HashMismatch {
-        /// The tensor file.
-        path: PathBuf,
-        /// The manifest file.
-        manifest: PathBuf,
-        /// The hash in the manifest.
-        expected: String,
-        /// The hash of the tensor file.
-        found: String,
     },
     /// Sizes that contradict each other or are zero.
     #[error("cartridge {field}: {problem}")]
@@ -171,25 +129,15 @@ pub enum CartridgeError {
 
 impl CartridgeError {
     pub(super) fn read(path: &Path, source: io::Error) -> Self {
-        Self::Read {
-            path: path.to_owned(),
-            source,
-        }
+        FolderError::read(path, source).into()
     }
 
     pub(super) fn file(path: &Path, problem: impl Into<String>) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
+        FolderError::file(path, problem).into()
     }
 
     pub(super) fn tensor(path: &Path, tensor: &str, problem: impl Into<String>) -> Self {
-        Self::Tensor {
-            path: path.to_owned(),
-            tensor: tensor.to_owned(),
-            problem: problem.into(),
-        }
+        FolderError::tensor(path, tensor, problem).into()
     }
 
     pub(super) fn shape(field: &'static str, problem: impl Into<String>) -> Self {
@@ -208,33 +156,9 @@ impl CartridgeError {
     }
 }
 
-impl From<FolderError> for CartridgeError {
-    fn from(error: FolderError) -> Self {
-        match error {
-            FolderError::Read { path, source } => Self::Read { path, source },
-            FolderError::Write(error) => Self::Write(error),
-            FolderError::File { path, problem } => Self::File { path, problem },
-            FolderError::Tensor {
-                path,
-                tensor,
-                problem,
-            } => Self::Tensor {
-                path,
-                tensor,
-                problem,
-            },
-            FolderError::HashMismatch {
-                path,
-                manifest,
-                expected,
-                found,
-            } => Self::HashMismatch {
-                path,
-                manifest,
-                expected,
-                found,
-            },
-        }
+impl From<WriteError> for CartridgeError {
+    fn from(error: WriteError) -> Self {
+        FolderError::from(error).into()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::tensor_folder::hex;
+use crate::digest::hex;
 
 const WAITING_TENSOR_FILE: &str = ".cartridge.safetensors.new";
 const WAITING_MANIFEST_FILE: &str = ".cartridge.json.new";

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::dtype::CartridgeDtype;
 use super::error::{CartridgeError, Difference};
 use super::host::HostCartridge;
-use crate::tensor_folder::is_sha256;
+use crate::digest::is_sha256;
 
 /// The only format version there is so far.
 pub const FORMAT_VERSION: u32 = 1;

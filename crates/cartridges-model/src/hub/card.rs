@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::HubError;
+use crate::digest::is_sha256;
 
 /// Card of the model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "qwen2.5-coder-0.5b";
@@ -181,7 +182,7 @@ impl ModelCard {
         }
         let digests = self.elsewhere.iter().map(|e| &e.sha256);
         for digest in digests.chain(&self.hub.sha256) {
-            if !super::verify::is_sha256(digest) {
+            if !is_sha256(digest) {
                 return Err(format!(
                     "sha256 {digest:?}: expected 64 lower-case hex digits"
                 ));

@@ -7,8 +7,8 @@ use std::thread;
 
 use sha2::{Digest, Sha256};
 
-use super::verify::hex;
 use super::{ModelCard, ResolveOptions};
+use crate::digest::hex;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const ID: &str = "owner/name";
@@ -213,9 +213,7 @@ fn tree_entry(item: &Item) -> String {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(bytes);
-    hex(hasher)
+    hex(&Sha256::digest(bytes))
 }
 
 /// Everything that a test of `resolve` needs: folders of its own and the lines that were said.

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use super::client::{DATASETS, RemoteFile};
 use super::progress::human;
 use super::reference::is_revision;
-use super::verify::{Stated, check_file, is_sha256, sha256_file, write_stamp};
+use super::verify::{Stated, check_file, sha256_file, write_stamp};
 use super::{HubError, ResolveOptions};
 use crate::atomic_file::write_bytes;
+use crate::digest::is_sha256;
 
 /// Hashing less than this takes no time worth a word.
 const WORTH_A_WORD: u64 = 256 << 20;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::HubError;
 use crate::atomic_file::write_bytes;
+use crate::digest::hex;
 
 /// What a file should be.
 #[derive(Clone, Copy, Debug)]
@@ -24,24 +25,6 @@ pub(crate) struct Stated<'a> {
     pub by: &'static str,
 }
 
-pub(crate) fn is_sha256(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-/// Lower-case hex of a finished digest.
-pub(crate) fn hex(hasher: Sha256) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 /// sha256 of a file, lower-case hex.
 pub(crate) fn sha256_file(path: &Path) -> Result<String, HubError> {
     let mut file = File::open(path).map_err(HubError::io("read", path))?;
@@ -49,7 +32,7 @@ pub(crate) fn sha256_file(path: &Path) -> Result<String, HubError> {
     let mut buffer = vec![0u8; 1 << 20];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(hasher)),
+            Ok(0) => return Ok(hex(&hasher.finalize())),
             Ok(n) => hasher.update(&buffer[..n]),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(HubError::io("read", path)(e)),

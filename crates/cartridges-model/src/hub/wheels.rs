@@ -18,9 +18,10 @@ use zip::ZipArchive;
 use super::card::Elsewhere;
 use super::pip::fetch_wheel;
 use super::progress::{Meter, human};
-use super::verify::{Stated, check_file, hex, stamp_beside, write_stamp};
+use super::verify::{Stated, check_file, stamp_beside, write_stamp};
 use super::{HubError, ResolveOptions};
 use crate::atomic_file::write_bytes;
+use crate::digest::hex;
 
 /// The whole file in the cache, if it is there and right. A file that is not right is an error.
 pub(crate) fn assembled(
@@ -167,7 +168,7 @@ impl Work {
             meter.set(length);
             self.note(package, length)?;
         }
-        self.accept(place, length, hex(hasher))
+        self.accept(place, length, hex(&hasher.finalize()))
     }
 
     /// Hashes what is there from an earlier try and cuts off what comes after.

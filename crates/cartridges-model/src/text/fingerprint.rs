@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use super::error::TextError;
+use crate::digest::hex;
 
 #[derive(Deserialize)]
 struct ModelView {
@@ -69,8 +70,4 @@ pub(super) fn full_fingerprint(vocabulary: &str, template: Option<&str>) -> Stri
 fn update_text(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,10 +1,9 @@
 //! A cheap, stable name for a set of weights.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
 use super::Weights;
+use crate::digest::hex;
 
 /// Bytes that are hashed at each end of a tensor.
 const END_BYTES: usize = 4096;
@@ -40,11 +39,6 @@ impl Weights {
             hash.update(&raw[..ends]);
             hash.update(&raw[raw.len() - ends..]);
         }
-        let mut text = String::with_capacity(64);
-        for byte in hash.finalize() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hex(&hash.finalize())
     }
 }

@@ -4,6 +4,7 @@
 //! kind offers is the same for all: a text to walk through, contexts drawn at random, and
 //! [notes](Note) on everything that was left out or read in an unusual way.
 
+mod burial;
 mod config;
 mod contexts;
 mod directory;
@@ -29,6 +30,7 @@ mod trail;
 mod weighted;
 mod words;
 
+pub use burial::Haystack;
 pub use config::ResourceConfig;
 pub use directory::DirectoryConfig;
 pub use document::{Document, Resource, SharedCodec};
@@ -40,7 +42,7 @@ pub use loaded::{Drawing, LoadedResource};
 pub use longhealth::LongHealthConfig;
 pub use mail::MailConfig;
 pub use mtob::MtobConfig;
-pub use needle::{Haystack, NeedleText, NiahConfig};
+pub use needle::{NeedleText, NiahConfig};
 pub use notes::Note;
 pub use pdf::PdfConfig;
 pub use qasper::{QASPER_PAPERS, QasperConfig};

@@ -7,12 +7,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::burial::{Burial, Haystack};
 use super::document::SharedCodec;
 use super::error::ResourceError;
-use super::haystack::{Buried, MAX_TOKENS, NOISE, bury, check_range, essay, sample};
-use super::material::{Material, Shape};
+use super::haystack::{Buried, check_range};
+use super::material::Material;
 use super::notes::Notes;
-use super::read::file_name;
 use super::words::{NUM_WORDS, ValueKind};
 
 const KIND: &str = "niah";
@@ -20,19 +20,6 @@ const KIND: &str = "niah";
 const MAX_KEYS: usize = NUM_WORDS / 2;
 /// The most values of a key.
 const MAX_VALUES: usize = 100;
-
-/// What hides the needles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Haystack {
-    /// The user's own text.
-    #[default]
-    Essay,
-    /// A few sentences over and over.
-    Noise,
-    /// Other needles.
-    Needle,
-}
 
 /// A text with hidden facts, made on the spot or read from a file of the reference's generator. A
 /// context has a few runs of consecutive sentences.
@@ -112,33 +99,28 @@ impl NiahConfig {
         })
     }
 
+    fn burial(&self) -> Burial<'_> {
+        Burial {
+            kind: KIND,
+            haystack: self.haystack,
+            path: &self.path,
+            max_seq_length: self.max_seq_length,
+            sentences_per_chunk: self.sentences_per_chunk,
+            chunks_per_prompt: self.chunks_per_prompt,
+            sample_path: &self.sample_path,
+            sample_idx: self.sample_idx,
+        }
+    }
+
     pub(super) fn material(&self, codec: &SharedCodec) -> Result<Material, ResourceError> {
         self.validate()?;
-        let mut notes = Notes::default();
-        let (name, buried) = match &self.sample_path {
-            Some(path) => (file_name(path), sample(path, self.sample_idx)?),
-            None => (KIND.to_owned(), self.made(codec, &mut notes)?.0),
-        };
-        Ok(Material {
-            name,
-            text: buried.text,
-            shape: Shape::Sentences {
-                intro: "The following are pieces of a longer text.".to_owned(),
-                sentences: buried.sentences,
-                per_run: self.sentences_per_chunk,
-                runs: self.chunks_per_prompt,
-            },
-            notes,
-        })
+        self.burial()
+            .material(|notes| Ok(self.made(codec, notes)?.0))
     }
 
     fn validate(&self) -> Result<(), ResourceError> {
-        let field = |field, found: String, expected| ResourceError::Field {
-            kind: KIND,
-            field,
-            found,
-            expected,
-        };
+        let burial = self.burial();
+        burial.validate()?;
         check_range(
             KIND,
             "num_needle_v",
@@ -146,24 +128,9 @@ impl NiahConfig {
             MAX_VALUES,
             "two numbers from 1 to 100, the first not above the second",
         )?;
-        let expected = "two numbers from 1 to 10000, the first not above the second";
-        for (name, range) in [
-            ("sentences_per_chunk", self.sentences_per_chunk),
-            ("chunks_per_prompt", self.chunks_per_prompt),
-        ] {
-            check_range(KIND, name, range, 10_000, expected)?;
-        }
         if !(1..=MAX_KEYS).contains(&self.num_needle_k) {
-            let found = self.num_needle_k.to_string();
-            return Err(field("num_needle_k", found, "a number from 1 to 1152"));
-        }
-        if !(1..=MAX_TOKENS).contains(&self.max_seq_length) {
-            let found = self.max_seq_length.to_string();
-            return Err(field("max_seq_length", found, "1 to 10000000 tokens"));
-        }
-        if self.haystack == Haystack::Essay && self.path.is_none() && self.sample_path.is_none() {
-            let expected = "a text file, or another haystack";
-            return Err(field("path", "missing".to_owned(), expected));
+            let expected = "a number from 1 to 1152";
+            return Err(burial.wrong("num_needle_k", self.num_needle_k, expected));
         }
         Ok(())
     }
@@ -194,31 +161,15 @@ impl NiahConfig {
             .flat_map(|(key, values)| values.iter().map(|v| vec![sentence(key, v)]))
             .collect();
         groups.shuffle(&mut rng);
-        let essay = match (self.haystack, &self.path) {
-            (Haystack::Essay, Some(path)) => essay(path, codec, notes)?,
-            _ => Vec::new(),
-        };
         let mut others = ChaCha8Rng::seed_from_u64(self.seed);
         others.set_stream(1);
-        let mut hay = |i: usize| match self.haystack {
-            Haystack::Essay if !essay.is_empty() => {
-                (essay[i % essay.len()].clone(), i >= essay.len())
-            }
-            Haystack::Needle => {
-                let key = self.type_needle_k.draw_distinct(1, &keys, &mut others);
-                let value = self.type_needle_v.draw(&mut others);
-                (sentence(&key.concat(), &value), false)
-            }
-            _ => (NOISE[i % NOISE.len()].to_owned(), false),
+        let mut other = || {
+            let key = self.type_needle_k.draw_distinct(1, &keys, &mut others);
+            let value = self.type_needle_v.draw(&mut others);
+            sentence(&key.concat(), &value)
         };
-        let max = self.max_seq_length;
-        let buried = bury(&groups, &mut hay, max, &**codec, &mut rng, notes);
-        let buried = buried.ok_or_else(|| ResourceError::Field {
-            kind: KIND,
-            field: "max_seq_length",
-            found: max.to_string(),
-            expected: "at least the length of all needles",
-        })?;
+        let burial = self.burial();
+        let buried = burial.hide(&groups, &mut other, codec, &mut rng, notes)?;
         Ok((buried, needles))
     }
 }

@@ -6,13 +6,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::burial::{Burial, Haystack};
 use super::document::SharedCodec;
 use super::error::ResourceError;
-use super::haystack::{Buried, MAX_TOKENS, NOISE, bury, check_range, essay, sample};
-use super::material::{Material, Shape};
-use super::needle::Haystack;
+use super::haystack::Buried;
+use super::material::Material;
 use super::notes::Notes;
-use super::read::file_name;
 use super::words::{NUM_WORDS, ValueKind};
 
 const KIND: &str = "variable_tracking";
@@ -112,66 +111,45 @@ impl VariableTrackingConfig {
         })
     }
 
+    fn burial(&self) -> Burial<'_> {
+        Burial {
+            kind: KIND,
+            haystack: self.haystack,
+            path: &self.path,
+            max_seq_length: self.max_seq_length,
+            sentences_per_chunk: self.sentences_per_chunk,
+            chunks_per_prompt: self.chunks_per_prompt,
+            sample_path: &self.sample_path,
+            sample_idx: self.sample_idx,
+        }
+    }
+
     pub(super) fn material(&self, codec: &SharedCodec) -> Result<Material, ResourceError> {
         self.validate()?;
-        let mut notes = Notes::default();
-        let (name, buried) = match &self.sample_path {
-            Some(path) => (file_name(path), sample(path, self.sample_idx)?),
-            None => (KIND.to_owned(), self.made(codec, &mut notes)?.0),
-        };
-        Ok(Material {
-            name,
-            text: buried.text,
-            shape: Shape::Sentences {
-                intro: "The following are pieces of a longer text.".to_owned(),
-                sentences: buried.sentences,
-                per_run: self.sentences_per_chunk,
-                runs: self.chunks_per_prompt,
-            },
-            notes,
-        })
+        self.burial()
+            .material(|notes| Ok(self.made(codec, notes)?.0))
     }
 
     fn validate(&self) -> Result<(), ResourceError> {
-        let field = |field, found: String, expected| ResourceError::Field {
-            kind: KIND,
-            field,
-            found,
-            expected,
-        };
-        let expected = "two numbers from 1 to 10000, the first not above the second";
-        for (name, range) in [
-            ("sentences_per_chunk", self.sentences_per_chunk),
-            ("chunks_per_prompt", self.chunks_per_prompt),
-        ] {
-            check_range(KIND, name, range, 10_000, expected)?;
+        let burial = self.burial();
+        burial.validate()?;
+        if self.haystack == Haystack::Needle {
+            return Err(burial.wrong("haystack", "needle", "essay or noise"));
+        }
+        if self.num_chains == 0 {
+            return Err(burial.wrong("num_chains", 0, "at least 1"));
         }
         let variables = self
             .num_hops
             .saturating_add(1)
             .saturating_mul(self.num_chains);
-        if self.num_chains == 0 {
-            return Err(field("num_chains", "0".to_owned(), "at least 1"));
-        }
         // Half of the words there are, so that drawing them comes to an end.
         if variables > NUM_WORDS / 2 {
             let found = format!("{} with num_chains {}", self.num_hops, self.num_chains);
             let expected = "at most 1152 variables in all chains, one more per chain than hops";
-            return Err(field("num_hops", found, expected));
+            return Err(burial.wrong("num_hops", found, expected));
         }
-        if !(1..=MAX_TOKENS).contains(&self.max_seq_length) {
-            let found = self.max_seq_length.to_string();
-            return Err(field("max_seq_length", found, "1 to 10000000 tokens"));
-        }
-        match self.haystack {
-            Haystack::Needle => Err(field("haystack", "needle".to_owned(), "essay or noise")),
-            Haystack::Essay if self.path.is_none() && self.sample_path.is_none() => Err(field(
-                "path",
-                "missing".to_owned(),
-                "a text file, or the haystack noise",
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn made(
@@ -202,22 +180,9 @@ impl VariableTrackingConfig {
                     .collect()
             })
             .collect();
-        let essay = match (self.haystack, &self.path) {
-            (Haystack::Essay, Some(path)) => essay(path, codec, notes)?,
-            _ => Vec::new(),
-        };
-        let mut hay = |i: usize| match essay.is_empty() {
-            false => (essay[i % essay.len()].clone(), i >= essay.len()),
-            true => (NOISE[i % NOISE.len()].to_owned(), false),
-        };
-        let max = self.max_seq_length;
-        let buried = bury(&groups, &mut hay, max, &**codec, &mut rng, notes);
-        let buried = buried.ok_or_else(|| ResourceError::Field {
-            kind: KIND,
-            field: "max_seq_length",
-            found: max.to_string(),
-            expected: "at least the length of all assignments",
-        })?;
+        // No chain is hay: it is refused above.
+        let burial = self.burial();
+        let buried = burial.hide(&groups, &mut String::new, codec, &mut rng, notes)?;
         Ok((buried, chains))
     }
 

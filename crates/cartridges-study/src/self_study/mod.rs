@@ -12,6 +12,8 @@ mod sentences;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
+mod tests_plan;
+#[cfg(test)]
 mod tests_tools;
 mod tool_phase;
 mod verbatim;
