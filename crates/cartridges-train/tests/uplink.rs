@@ -110,6 +110,7 @@ fn report(step: usize) -> StepReport {
         grad_norm: 0.25,
         tokens: 40,
         targets: 10,
+        on_policy_kl: None,
         epoch: 0,
         rows: step,
         total_tokens: 40 * step,

@@ -7,8 +7,8 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize, train,
-    transmute,
+    bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize,
+    train, transmute,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};

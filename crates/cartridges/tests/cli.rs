@@ -124,8 +124,6 @@ mod serve;
 mod stages;
 #[path = "cli/starts.rs"]
 mod starts;
-#[path = "cli/wandb.rs"]
-mod wandb;
 #[path = "cli/synthesis_failures.rs"]
 mod synthesis_failures;
 #[path = "cli/synthesis_kills.rs"]
@@ -134,6 +132,8 @@ mod synthesis_kills;
 mod teacher;
 #[path = "cli/text_server.rs"]
 mod text_server;
+#[path = "cli/wandb.rs"]
+mod wandb;
 #[path = "cli/watch.rs"]
 mod watch;
 

@@ -16,8 +16,8 @@ use serde::Deserialize;
 
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
 use crate::pipeline::{
-    GroupArgs, JointSpec, Member, StartArgs, Surroundings, View, distill_in, fetch_remote_data, start,
-    train_jointly,
+    GroupArgs, JointSpec, Member, StartArgs, Surroundings, View, distill_in, fetch_remote_data,
+    start, train_jointly,
 };
 use crate::sharing::local_sources;
 

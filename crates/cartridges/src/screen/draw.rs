@@ -201,6 +201,7 @@ mod tests {
             grad_norm: 0.25,
             tokens: 300,
             targets: 10,
+            on_policy_kl: None,
             epoch: 0,
             rows: step,
             total_tokens: 300 * step,
