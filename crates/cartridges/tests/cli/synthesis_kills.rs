@@ -84,9 +84,9 @@ fn check(kills: usize, seed: u64) {
     let (mut hits, mut kept) = (0, Vec::new());
     for _ in 0..kills {
         // From before its first part on, and far enough that work is left for the last kill.
-        let beyond = (whole - first).mul_f64(1.5 * rng.random::<f64>() / kills as f64);
+        let beyond = (whole - first).mul_f64(0.5 * rng.random::<f64>() / kills as f64);
         let mut child = place.start(RUN);
-        std::thread::sleep(first.mul_f64(0.7 + 0.3 * rng.random::<f64>()) + beyond);
+        std::thread::sleep(first.mul_f64(0.6 + 0.4 * rng.random::<f64>()) + beyond);
         hits += usize::from(child.try_wait().unwrap().is_none());
         // SIGKILL on Unix.
         let _ = child.kill();
@@ -123,12 +123,6 @@ fn check(kills: usize, seed: u64) {
 }
 
 #[test]
-fn a_few_random_kills_change_nothing() {
-    check(4, 1);
-}
-
-#[test]
-#[ignore = "takes a minute: run with --ignored"]
 fn twenty_random_kills_change_nothing() {
     check(20, 2);
 }

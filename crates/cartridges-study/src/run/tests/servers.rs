@@ -10,11 +10,12 @@ use super::*;
 use crate::client::tests::stand_in::{Act, Seen, StandIn, client as http, quick};
 use crate::client::{ClientConfig, FleetConfig, OpenAiConfig};
 
-/// Text is all that the stand-ins give.
+/// Text is all that the stand-ins give. Every batch is full, so that steps can be counted.
 fn text_only(num_conversations: usize) -> SelfStudyConfig {
     SelfStudyConfig {
         num_conversations,
         verbatim: false,
+        coverage_share: 0.0,
         num_top_logprobs: 0,
         ..small_config()
     }
