@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mcp::McpConfig;
 use super::retrieval::RetrievalConfig;
 
 /// A tool or a set of tools, by its `type` and the fields of that type.
@@ -10,4 +11,6 @@ use super::retrieval::RetrievalConfig;
 pub enum ToolConfig {
     /// `retrieval`: a search in the texts of the run.
     Retrieval(RetrievalConfig),
+    /// `mcp`: the tools of a server of the Model Context Protocol, started as a process.
+    Mcp(McpConfig),
 }

@@ -18,6 +18,14 @@ pub enum ToolError {
     /// Two tools have one name.
     #[error("two tools have the name `{0}`")]
     SameName(String),
+    /// A server of tools does not start or does not speak the protocol.
+    #[error("the tool server `{command}` cannot be used: {reason}")]
+    Server {
+        /// Its command.
+        command: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// There is nothing to search.
     #[error("tool of type retrieval: no resource of this run has a text to search")]
     NoText,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::call::requests;
 use super::config::ToolConfig;
 use super::error::ToolError;
+use super::mcp::McpTools;
 use super::prompt;
 use super::retrieval::Retrieval;
 use super::tool_set::{ToolDefinition, ToolSet};
@@ -28,6 +29,7 @@ impl ToolBox {
         for config in configs {
             sets.push(match config {
                 ToolConfig::Retrieval(config) => Box::new(Retrieval::new(config, resources)?),
+                ToolConfig::Mcp(config) => Box::new(McpTools::start(config)?),
             });
         }
         Self::of(sets)

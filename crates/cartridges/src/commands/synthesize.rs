@@ -35,7 +35,7 @@ synthesize --corpus paper.pdf --corpus notes/ --out runs/paper\n  cartridges syn
 handbook.txt --client servers.toml --out runs/handbook\n\nThe file of --resources holds tables \
 [[resources]] with a type (text, file, directory, json, html, pdf, latex, mail, longhealth, mtob, qasper, \
 niah, variable_tracking), its fields, and a weight. The file of --config may list [[tools]] (type = \
-\"retrieval\", a search in the corpus) that the agents call where use_tools_a or use_tools_b is true. The file of --client says which servers write:\n  type \
+\"retrieval\", a search in the corpus, or \"mcp\", a tool server with command and args) that the agents call where use_tools_a or use_tools_b is true. The file of --client says which servers write:\n  type \
 = \"openai\"            # or tokasaurus, sglang\n  urls = [\"http://localhost:8000\"]\n  model = \
 \"Qwen/Qwen3-4B\"\n  api_key_env = \"MY_KEY\"\nThe model of --model lends its tokenizer then; it should \
 be the one that is served. Servers that give no token ids or no log-probs, as most hosted ones, need \
