@@ -212,7 +212,11 @@ mod tests {
         let rest = "Two is there. It is long.\n\nThree.";
         assert_eq!(cut_by_bytes(text, 34), ["One is here.\n\n", rest]);
         // No paragraph ends near the middle of the rest, but a sentence does.
-        let parts = ["One is here.\n\n", "Two is there. ", "It is long.\n\nThree."];
+        let parts = [
+            "One is here.\n\n",
+            "Two is there. ",
+            "It is long.\n\nThree.",
+        ];
         assert_eq!(cut_by_bytes(text, 30), parts);
         assert_eq!(cut_by_bytes(text, 100), [text]);
         assert_eq!(cut_by_bytes("ab. cd ef", 5), ["ab. ", "cd ef"]);
