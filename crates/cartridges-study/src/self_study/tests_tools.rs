@@ -104,9 +104,9 @@ fn search(request: &ChatRequest) -> Result<String, ClientError> {
     ))
 }
 
-/// What the search finds for a gate.
+/// What the search finds for a gate; where the passage begins is the chunker's business.
 fn found(gate: u64) -> String {
-    format!("Gate number {gate} is painted in colour {gate}x by keeper {gate}k.")
+    format!("by keeper {gate}k.")
 }
 
 #[test]

@@ -67,7 +67,9 @@ fn is_id(id: &str) -> bool {
     if let Some((month, number)) = bare.split_once('.')
         && digits(month, 4..=4)
     {
-        return digits(number, 4..=5);
+        // Five digits since 2015.
+        let count = if month < "1501" { 4 } else { 5 };
+        return digits(number, count..=count);
     }
     bare.split_once('/').is_some_and(|(archive, number)| {
         let letters = |c: char| c.is_ascii_alphabetic() || c == '-' || c == '.';
