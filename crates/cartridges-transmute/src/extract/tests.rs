@@ -16,9 +16,8 @@ use crate::tiny;
 
 const PROMPT: &str = "Zanzibar keeps nine lighthouses. Their keeper is Quillon.";
 
-fn tokenizer(name: &str) -> ChatTokenizer {
-    ChatTokenizer::from_folder(Path::new(&tiny::fixture("tokenizers")).join(name).as_path())
-        .unwrap()
+fn tokenizer() -> ChatTokenizer {
+    ChatTokenizer::from_folder(Path::new(&tiny::fixture("tokenizers/smollm2"))).unwrap()
 }
 
 fn conversation(system_prompt: &str) -> Conversation {
@@ -55,58 +54,50 @@ fn rendered(text: &ChatTokenizer, system: Option<&str>) -> Vec<u32> {
 
 #[test]
 fn teacher_and_student_read_what_the_template_writes_with_and_without_the_prompt() {
-    for name in ["smollm2", "qwen2_5"] {
-        let text = tokenizer(name);
-        let corpus = CorpusId::of(b"a");
-        let made = |prompt: &str, options: PairOptions| {
-            let conversation = conversation(prompt);
-            pair([(corpus, &conversation)], &text, 1 << 18, &options).unwrap()
-        };
-        let pairs = made(PROMPT, PairOptions::default());
-        let (group, turns) = (&pairs.groups[0], &pairs.groups[0].turns[0]);
-        // The stored turns end with the last message; the template goes on a little.
-        let teacher = [group.teacher.as_slice(), &turns.ids].concat();
-        let student = [group.student.as_slice(), &turns.ids].concat();
-        assert!(
-            rendered(&text, Some(PROMPT)).starts_with(&teacher),
-            "{name}"
-        );
-        assert!(rendered(&text, None).starts_with(&student), "{name}");
-        assert!(text.decode(&teacher, false).unwrap().contains("Zanzibar"));
-        let seen = text.decode(&student, false).unwrap();
-        assert!(
-            !seen.contains("Zanzibar") && !seen.contains("Quillon"),
-            "{name}: {seen}"
-        );
-        // What is fitted predicts the assistant's words and nothing else.
-        let predicted: Vec<u32> = turns.fit.iter().map(|row| turns.ids[row + 1]).collect();
-        let said = text.decode(&predicted, true).unwrap();
-        assert_eq!(said.replace('\n', ""), "A man called so.Nine.", "{name}");
+    let text = tokenizer();
+    let corpus = CorpusId::of(b"a");
+    let made = |prompt: &str, options: PairOptions| {
+        let conversation = conversation(prompt);
+        pair([(corpus, &conversation)], &text, 1 << 18, &options).unwrap()
+    };
+    let pairs = made(PROMPT, PairOptions::default());
+    let (group, turns) = (&pairs.groups[0], &pairs.groups[0].turns[0]);
+    // The stored turns end with the last message; the template goes on a little.
+    let teacher = [group.teacher.as_slice(), &turns.ids].concat();
+    let student = [group.student.as_slice(), &turns.ids].concat();
+    assert!(rendered(&text, Some(PROMPT)).starts_with(&teacher));
+    assert!(rendered(&text, None).starts_with(&student));
+    assert!(text.decode(&teacher, false).unwrap().contains("Zanzibar"));
+    let seen = text.decode(&student, false).unwrap();
+    assert!(
+        !seen.contains("Zanzibar") && !seen.contains("Quillon"),
+        "{seen}"
+    );
+    // What is fitted predicts the assistant's words and nothing else.
+    let predicted: Vec<u32> = turns.fit.iter().map(|row| turns.ids[row + 1]).collect();
+    let said = text.decode(&predicted, true).unwrap();
+    assert_eq!(said.replace('\n', ""), "A man called so.Nine.");
 
-        // Without a prompt both read the same.
-        let same = made("", PairOptions::default());
-        assert_eq!(same.groups[0].teacher, same.groups[0].student);
-        // Behind a cartridge the conversation begins with its first message, and the sink lies in it.
-        let sink = 9;
-        let options = PairOptions {
-            student: StudentContext::Cartridge,
-            sink,
-        };
-        let behind = made(PROMPT, options);
-        assert!(behind.groups[0].student.is_empty());
-        assert!(behind.groups[0].turns[0].fit.iter().all(|row| *row >= sink));
-        // A window is a shorter prompt.
-        let options = PairOptions {
-            student: StudentContext::Window(3),
-            ..PairOptions::default()
-        };
-        let window = made(PROMPT, options);
-        let seen = text.decode(&window.groups[0].student, false).unwrap();
-        assert!(
-            seen.contains("Zan") && !seen.contains("Quillon"),
-            "{name}: {seen}"
-        );
-    }
+    // Without a prompt both read the same.
+    let same = made("", PairOptions::default());
+    assert_eq!(same.groups[0].teacher, same.groups[0].student);
+    // Behind a cartridge the conversation begins with its first message, and the sink lies in it.
+    let sink = 9;
+    let options = PairOptions {
+        student: StudentContext::Cartridge,
+        sink,
+    };
+    let behind = made(PROMPT, options);
+    assert!(behind.groups[0].student.is_empty());
+    assert!(behind.groups[0].turns[0].fit.iter().all(|row| *row >= sink));
+    // A window is a shorter prompt.
+    let options = PairOptions {
+        student: StudentContext::Window(3),
+        ..PairOptions::default()
+    };
+    let window = made(PROMPT, options);
+    let seen = text.decode(&window.groups[0].student, false).unwrap();
+    assert!(seen.contains("Zan") && !seen.contains("Quillon"), "{seen}");
 }
 
 #[test]
