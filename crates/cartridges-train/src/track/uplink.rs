@@ -56,6 +56,8 @@ enum News {
 #[derive(Debug)]
 pub(super) struct Uplink {
     news: Sender<News>,
+    /// `false` whenever something was sent, `true` when it is over.
+    signs: Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,6 +85,8 @@ impl Uplink {
             "tags": config.tags,
             "config": settings,
         });
+        let (news, heard) = channel();
+        let (signs_of_life, signs) = channel();
         let link = Link {
             client,
             id: id.to_owned(),
@@ -97,15 +101,19 @@ impl Uplink {
             failures: 0,
             wait: FIRST_WAIT,
             given_up: None,
+            signs: signs_of_life,
         };
-        let (news, heard) = channel();
         let thread = std::thread::Builder::new()
             .name("wandb".to_owned())
             .spawn(move || link.run(&heard));
         let thread = thread
             .inspect_err(|error| tracing::warn!(%error, "no thread for Weights & Biases"))
             .ok();
-        Self { news, thread }
+        Self {
+            news,
+            signs,
+            thread,
+        }
     }
 
     // A thread that has given up hears nothing any more, and has said so.
@@ -118,12 +126,26 @@ impl Uplink {
         let _ = self.news.send(News::File(name.to_owned(), path));
     }
 
-    /// Waits until everything is sent, but not for ever.
+    /// Waits until everything is sent, but not for ever: a server that hangs is left alone.
     pub(super) fn end(mut self) {
         let _ = self.news.send(News::End);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        loop {
+            match self.signs.recv_timeout(GRACE + GRACE / 2) {
+                Ok(false) => {}
+                Ok(true) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!(
+                        "the server of Weights & Biases does not answer; `wandb sync` sends what \
+                         is missing"
+                    );
+                    return;
+                }
+            }
+        }
+        if thread.join().is_err() {
             tracing::warn!("the thread for Weights & Biases has failed");
         }
     }
@@ -147,6 +169,7 @@ struct Link {
     failures: usize,
     wait: Duration,
     given_up: Option<WandbError>,
+    signs: Sender<bool>,
 }
 
 impl Link {
@@ -194,6 +217,7 @@ impl Link {
             }
         }
         self.say_what_is_left();
+        let _ = self.signs.send(true);
     }
 
     fn hear(&mut self, news: News) {
@@ -234,6 +258,7 @@ impl Link {
                 .post("sending a run's history", &stream, &body)?;
             self.lines.drain(..count);
             self.offset += count as u64;
+            let _ = self.signs.send(false);
             if self.lines.is_empty() {
                 break;
             }
@@ -241,6 +266,7 @@ impl Link {
         while let Some((name, path)) = self.files.front().cloned() {
             self.send_file(&entity, &project, &name, &path)?;
             self.files.pop_front();
+            let _ = self.signs.send(false);
         }
         if complete {
             let end = json!({ "files": {}, "complete": true, "exitcode": 0 });

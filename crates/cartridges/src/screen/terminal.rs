@@ -12,7 +12,7 @@ use ratatui::Terminal;
 use ratatui_crossterm::CrosstermBackend;
 use ratatui_crossterm::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui_crossterm::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui_crossterm::crossterm::{cursor, execute};
 
@@ -111,13 +111,15 @@ fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
 fn show(board: &Mutex<Board>, closed: &AtomicBool) -> io::Result<()> {
     let stop = stop_flag();
     let mut terminal = Terminal::new(CrosstermBackend::new(io::stderr()))?;
-    terminal.clear()?;
     while !closed.load(Ordering::SeqCst) {
         // A signal may have raised the flag too, and left a line on the screen.
         let stopping = stop.load(Ordering::Relaxed);
         if stopping && !lock(board).stopping {
             lock(board).stopping = true;
-            terminal.clear()?;
+            // A new one draws everything, and unlike `clear` does not ask where the cursor is, which not
+            // every terminal answers.
+            execute!(io::stderr(), Clear(ClearType::All))?;
+            terminal = Terminal::new(CrosstermBackend::new(io::stderr()))?;
         }
         terminal.draw(|frame| draw(frame, &lock(board)))?;
         if !event::poll(TICK)? {
