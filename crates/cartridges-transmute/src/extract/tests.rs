@@ -102,7 +102,7 @@ fn teacher_and_student_read_what_the_template_writes_with_and_without_the_prompt
 
 #[test]
 fn conversations_with_one_prompt_share_it_and_odd_ones_are_refused() {
-    let text = tokenizer("smollm2");
+    let text = tokenizer();
     let all = [
         conversation(PROMPT),
         conversation("other"),
