@@ -104,9 +104,9 @@ fn search(request: &ChatRequest) -> Result<String, ClientError> {
     ))
 }
 
-/// What the search finds for a gate; where the passage begins is the chunker's business.
+/// What stands in the passage that is found for a gate; where it is cut is the chunker's business.
 fn found(gate: u64) -> String {
-    format!("by keeper {gate}k.")
+    format!("{gate}k.")
 }
 
 #[test]
