@@ -159,6 +159,17 @@ impl BlockPool {
         }
     }
 
+    /// Takes all blocks away if nobody holds any; tells whether it did.
+    pub fn clear(&mut self) -> bool {
+        let unused = self.used == 0;
+        if unused {
+            self.held.clear();
+            self.runs.clear();
+            self.by_len.clear();
+        }
+        unused
+    }
+
     /// Takes `want` blocks from `at` on out of the free run `(start, len)`.
     fn cut(&mut self, start: u32, len: u32, at: u32, want: u32, taken: &mut Vec<BlockId>) {
         self.runs.remove(&start);

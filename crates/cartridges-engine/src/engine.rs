@@ -95,7 +95,7 @@ impl Engine {
         &self.model
     }
 
-    /// Drops all stored prompt prefixes that nobody reads.
+    /// Drops all stored prompt prefixes that nobody reads, and the memory if nothing else is in it.
     pub fn forget_prefixes(&mut self) {
         self.memory.forget_unread();
     }

@@ -118,10 +118,15 @@ impl KvMemory {
         (matched, tail)
     }
 
-    /// Drops stored prefixes that nobody reads.
+    /// Drops stored prefixes that nobody reads. Where nothing else is held, the tensors go too: what
+    /// follows finds the memory as at first, down to where blocks lie and so to the last digit.
     pub fn forget_unread(&mut self) {
         let freed = self.tree.evict(usize::MAX);
         self.blocks.release_all(freed);
+        if self.blocks.clear() {
+            self.keys.fill(None);
+            self.values.fill(None);
+        }
     }
 
     /// Drops everything stored behind a cartridge or with an adapter.

@@ -166,6 +166,11 @@ impl From<TopLogprobsError> for ClientError {
 
 /// A model that answers conversations.
 pub trait ChatClient {
+    /// Called before each step whose results are kept together. What a step gives must not depend on the
+    /// steps before it, even in the last digit, so that a run that was killed gives what it would have
+    /// given: a client with a memory forgets. By default there is none.
+    fn begin_step(&mut self) {}
+
     /// Answers `requests`, one sample each in the same order. `on_done(i)` is called once for request
     /// `i` as soon as it is answered, in any order; it is for progress only.
     fn complete(

@@ -199,6 +199,10 @@ fn dense(top: TopLogprobs) -> DenseTopLogprobs {
 }
 
 impl ChatClient for LocalClient<'_> {
+    fn begin_step(&mut self) {
+        self.engine.forget_prefixes();
+    }
+
     fn complete(
         &mut self,
         requests: &[ChatRequest],

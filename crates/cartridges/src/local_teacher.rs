@@ -24,6 +24,11 @@ impl<'a> LocalTeacher<'a> {
 }
 
 impl ChatClient for LocalTeacher<'_> {
+    fn begin_step(&mut self) {
+        self.writer.begin_step();
+        self.model.begin_step();
+    }
+
     fn complete(
         &mut self,
         requests: &[ChatRequest],

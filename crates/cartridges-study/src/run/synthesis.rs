@@ -296,6 +296,7 @@ impl SynthesisRun {
                 return self.stopped();
             }
             let tasks = step.iter().map(|batch| batch.tasks.len()).sum();
+            client.begin_step();
             let result = run_batches(&self.config, step, client, tools, &mut |done, of| {
                 progress(self.progress(done, of, tasks));
             });

@@ -1,9 +1,7 @@
 //! Self-study that is killed at random moments comes to the same data set as one that is left alone.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cartridges_study::conversation::{Conversation, Message};
 use cartridges_study::parquet::read_conversations;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,46 +33,6 @@ fn times(place: &Place) -> (Duration, Duration) {
     (first, begin.elapsed())
 }
 
-/// The teacher's distribution at each place of a message: log-probs by id.
-fn rows(message: &Message) -> BTreeMap<i64, BTreeMap<u32, f32>> {
-    let mut rows: BTreeMap<i64, BTreeMap<u32, f32>> = BTreeMap::new();
-    if let Some(top) = &message.top_logprobs {
-        for ((row, id), logprob) in top.token_idx.iter().zip(&top.token_id).zip(&top.logprobs) {
-            rows.entry(i64::from(*row))
-                .or_default()
-                .insert(*id, *logprob);
-        }
-    }
-    rows
-}
-
-/// Everything that was said is the same. Log-probs differ in their last digits: what a fresh process
-/// computes anew came from memory in the one that was not killed. So may the order of two candidates
-/// that are equally likely, also at the end of a row.
-fn assert_same(a: &Conversation, b: &Conversation) {
-    const CLOSE: f32 = 1e-5;
-    assert_eq!(
-        (&a.system_prompt, &a.metadata),
-        (&b.system_prompt, &b.metadata)
-    );
-    assert_eq!(a.messages.len(), b.messages.len());
-    for (a, b) in a.messages.iter().zip(&b.messages) {
-        assert_eq!((&a.content, a.role), (&b.content, b.role));
-        assert_eq!(a.token_ids, b.token_ids, "{:?}", a.content);
-        let (a, b) = (rows(a), rows(b));
-        assert!(a.keys().eq(b.keys()));
-        for (row, other) in a.values().zip(b.values()) {
-            for (here, there) in [(row, other), (other, row)] {
-                let least = there.values().copied().fold(f32::INFINITY, f32::min);
-                for (id, logprob) in here {
-                    let found = there.get(id).copied().unwrap_or(least);
-                    assert!((found - logprob).abs() < CLOSE, "{id}: {found}, {logprob}");
-                }
-            }
-        }
-    }
-}
-
 fn check(kills: usize, seed: u64) {
     let undisturbed = place();
     let (first, whole) = times(&undisturbed);
@@ -83,10 +41,16 @@ fn check(kills: usize, seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut hits, mut kept) = (0, Vec::new());
     for _ in 0..kills {
-        // From before its first part on, and far enough that work is left for the last kill.
-        let beyond = (whole - first).mul_f64(0.5 * rng.random::<f64>() / kills as f64);
         let mut child = place.start(RUN);
-        std::thread::sleep(first.mul_f64(0.6 + 0.4 * rng.random::<f64>()) + beyond);
+        if rng.random::<bool>() {
+            // Behind the next part, or at once where the work ends first.
+            while files(&parts).len() <= kept.len() && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..20)));
+        } else {
+            std::thread::sleep(first.mul_f64(rng.random()));
+        }
         hits += usize::from(child.try_wait().unwrap().is_none());
         // SIGKILL on Unix.
         let _ = child.kill();
@@ -115,11 +79,8 @@ fn check(kills: usize, seed: u64) {
     let read = |place: &Place| {
         read_conversations(&place.home.path().join("study/dataset.parquet"), None).unwrap()
     };
-    let (all, expected) = (read(&place), read(&undisturbed));
-    assert_eq!(all.len(), expected.len());
-    for (a, b) in all.iter().zip(&expected) {
-        assert_same(a, b);
-    }
+    // To the last digit of every log-prob, so that what is trained on them is the same as well.
+    assert!(read(&place) == read(&undisturbed));
 }
 
 #[test]
