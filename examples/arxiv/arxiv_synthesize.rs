@@ -6,13 +6,12 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Result;
-use cartridges::pipeline::{model_name, self_study};
+use cartridges::pipeline::{load_sources, model_name, self_study};
 use cartridges::prelude::*;
 use cartridges::{ModelArgs, RuntimeArgs, stop_flag};
-use cartridges_study::resource::{Drawing, ResourceConfig, SharedCodec, load_all};
+use cartridges_study::resource::ResourceConfig;
 use cartridges_study::seed_prompt::SeedType;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Parser;
@@ -26,7 +25,8 @@ struct Args {
     runtime: RuntimeArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// The paper: a .tex file, a folder with its source, or an archive; PDF and plain text work too.
+    /// The paper: arxiv:2506.06266, a .tex file, a folder with its source, or an archive; PDF and plain
+    /// text work too.
     paper: PathBuf,
     /// Where the conversations go.
     #[arg(long, default_value = "runs/arxiv")]
@@ -50,13 +50,8 @@ fn main() -> Result<()> {
         ],
         ..SelfStudyConfig::default()
     };
-    let codec: SharedCodec = Arc::new(TokenizerCodec(model.text.clone()));
-    let drawing = Drawing {
-        chunker: config.chunker,
-        prompts: config.prompts(),
-    };
     let paper = ResourceConfig::for_path(&args.paper);
-    let resources = load_all(&[paper.into()], &codec, &drawing)?;
+    let resources = load_sources(&[paper.into()], &model.text, &config)?;
 
     let name = model_name(&model.identity);
     let mut engine = Engine::new(model, EngineOptions::default());

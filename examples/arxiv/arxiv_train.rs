@@ -1,7 +1,8 @@
 //! A cartridge from the conversations of `arxiv_synthesize`, as the reference's `arxiv_train.py`.
 //!
 //! ```console
-//! cargo run --release --example arxiv_train -- runs/arxiv/dataset.parquet --out cartridges/arxiv
+//! cargo run --release --example arxiv_train -- runs/arxiv/dataset.parquet --corpus paper/main.tex \
+//!     --out cartridges/arxiv
 //! cargo run --release --example cartridge_chat -- cartridges/arxiv "What is self-study?"
 //! ```
 

@@ -82,7 +82,7 @@ pub fn measure(
 
     if options.generate {
         let mut done = records.len();
-        let answers = generate_answers(engine, condition, questions, options, &mut || {
+        let answers = answers(engine, condition, list, options, &prompts, &mut || {
             done += 1;
             progress(done, total);
         })?;
@@ -138,13 +138,27 @@ pub fn generate_answers(
 ) -> Result<Vec<GeneratedAnswer>, EvalError> {
     let model = Arc::clone(engine.model());
     let prompts = prompts(&model, condition, questions, options)?;
+    let list = &questions.questions;
+    answers(engine, condition, list, options, &prompts, on_answer)
+}
+
+/// The answers to questions with their prompts.
+fn answers(
+    engine: &mut Engine,
+    condition: &Condition,
+    questions: &[Question],
+    options: &MeasureOptions,
+    prompts: &[Vec<u32>],
+    on_answer: &mut dyn FnMut(),
+) -> Result<Vec<GeneratedAnswer>, EvalError> {
+    let stop_ids = engine.model().text.stop_ids();
     let requests: Vec<GenerateRequest> = prompts
         .iter()
         .map(|prompt| GenerateRequest {
             cartridges: condition.cartridges.clone(),
             adapters: condition.adapters.clone(),
             stop: StopRules {
-                ids: model.text.stop_ids(),
+                ids: stop_ids.clone(),
                 strings: Vec::new(),
             },
             ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
@@ -156,11 +170,10 @@ pub fn generate_answers(
         }
         Flow::Continue
     })?;
-    let answers = completions
+    Ok(completions
         .into_iter()
-        .zip(&questions.questions)
-        .zip(prompts);
-    Ok(answers
+        .zip(questions)
+        .zip(prompts)
         .map(|((completion, question), prompt)| GeneratedAnswer {
             prompt_tokens: prompt.len(),
             tokens: completion.token_ids.len(),

@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// How the names of temporary files begin.
+const UNFINISHED: &str = ".tmp-";
+
 /// A write that did not happen; the target is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path}: {source}")]
@@ -34,6 +37,21 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write_atomic(path, |w| w.write_all(bytes))
 }
 
+/// Removes what a killed process was writing in a folder, which nobody reads and which fills the disk.
+/// No other process may be at work there.
+pub fn remove_unfinished(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        if unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // One that stays does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn write_inner(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -41,7 +59,7 @@ fn write_inner(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>)
     };
     fs::create_dir_all(folder)?;
     let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(UNFINISHED)
         .tempfile_in(folder)?;
     {
         let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());

@@ -1,12 +1,34 @@
-//! Digests as text.
+//! Digests, of files and as text.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use sha2::Digest;
+use sha2::digest::Output;
 
 /// Lower-case hexadecimal digits, two per byte.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The digest of a file's bytes.
+pub(crate) fn of_file<D: Digest>(path: &Path) -> io::Result<Output<D>> {
+    let mut file = File::open(path)?;
+    let mut hash = D::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hash.finalize()),
+            Ok(n) => hash.update(&piece[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Whether this is a SHA-256 as [`hex`] writes it.
-pub(crate) fn is_sha256(text: &str) -> bool {
+pub fn is_sha256(text: &str) -> bool {
     let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     text.len() == 64 && text.bytes().all(is_digit)
 }

@@ -13,9 +13,10 @@ pub mod adapter;
 pub mod atomic_file;
 pub mod cartridge;
 pub mod decoder;
-mod digest;
+pub mod digest;
 pub mod hub;
 mod language_model;
+mod loopback;
 mod peft_folder;
 mod tensor_folder;
 pub mod text;
@@ -23,5 +24,6 @@ pub mod wandb;
 pub mod weights;
 
 pub use language_model::{LanguageModel, ModelError};
+pub use loopback::is_loopback;
 pub use peft_folder::{PEFT_CONFIG_FILE, PEFT_TENSOR_FILE, PeftKind, peft_kind};
 pub use tensor_folder::FolderError;

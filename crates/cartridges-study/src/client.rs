@@ -30,7 +30,7 @@ pub use fleet_config::FleetConfig;
 pub use http_client::HttpClient;
 pub use protocol::PromptCodec;
 pub use statistics::{FleetStatistics, ServerStatistics};
-pub(crate) use transport::{chain, is_loopback};
+pub(crate) use transport::chain;
 
 use crate::conversation::Role;
 use crate::top_logprobs::TopLogprobsError;

@@ -83,11 +83,9 @@ impl From<&[SeedType]> for SeedPrompts {
 }
 
 impl SeedPrompts {
-    /// Whether there is nothing to draw.
+    /// Whether a type that may be drawn has no prompt, or there are no types.
     pub fn is_empty(&self) -> bool {
-        self.types
-            .iter()
-            .all(|t| *t == SeedType::Own && self.own.is_empty())
+        self.types.is_empty() || (self.own.is_empty() && self.types.contains(&SeedType::Own))
     }
 
     /// Draws `n` prompts; where there is nothing to draw, fewer.
@@ -122,24 +120,16 @@ impl SeedPrompts {
 /// Prompts from a text: paragraphs, with blank lines between them. Lines that begin with `#` are left
 /// out.
 pub fn own_prompts(text: &str) -> Vec<String> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let mut prompts = vec![String::new()];
-    for line in lines {
-        let last = prompts.last_mut().map_or(0, |p| p.len());
-        match (line.trim().is_empty(), last) {
-            (true, 0) => {}
-            (true, _) => prompts.push(String::new()),
-            (false, _) => {
-                let prompt = prompts.pop().unwrap_or_default();
-                prompts.push(match last {
-                    0 => line.trim_end().to_owned(),
-                    _ => format!("{prompt}\n{}", line.trim_end()),
-                });
-            }
-        }
-    }
-    prompts.retain(|p| !p.is_empty());
-    prompts
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(str::trim_end)
+        .collect();
+    lines
+        .split(|line| line.is_empty())
+        .filter(|prompt| !prompt.is_empty())
+        .map(|prompt| prompt.join("\n"))
+        .collect()
 }
 
 /// A prompt for agent A.
@@ -279,6 +269,8 @@ mod tests {
         let texts: BTreeSet<&str> = mine.clone().map(|p| p.text.as_str()).collect();
         assert_eq!(texts.len(), 2);
         assert!((70..130).contains(&mine.count()));
-        assert!(SeedPrompts::from(&[SeedType::Own][..]).is_empty());
+        for types in [&[SeedType::Own][..], &[SeedType::Own, SeedType::Question]] {
+            assert!(SeedPrompts::from(types).is_empty());
+        }
     }
 }

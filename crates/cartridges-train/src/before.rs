@@ -71,19 +71,16 @@ impl Before<'_> {
         mut pick: impl FnMut(usize) -> Tensor<3>,
     ) -> (Tensor<3>, Tensor<3>) {
         let count = self.num_layers();
-        let (mut keys, mut values): (Vec<_>, Vec<_>) = (self.cartridges.iter().enumerate())
+        let (keys, values): (Vec<_>, Vec<_>) = (self.cartridges.iter().enumerate())
             .map(|(number, cartridge)| {
                 let first = 2 * count * number + layer;
                 cartridge.layer_with(layer, pick(first), pick(first + count))
             })
             .unzip();
-        match (keys.len(), keys.pop(), values.pop()) {
-            (1, Some(key), Some(value)) => (key, value),
-            (_, key, value) => {
-                keys.extend(key);
-                values.extend(value);
-                (Tensor::cat(keys, 0), Tensor::cat(values, 0))
-            }
-        }
+        let joined = |mut all: Vec<Tensor<3>>| match all.len() {
+            1 => all.remove(0),
+            _ => Tensor::cat(all, 0),
+        };
+        (joined(keys), joined(values))
     }
 }

@@ -93,27 +93,27 @@ impl Trainer<'_> {
     /// # Errors
     /// If it is damaged or belongs to another run; nothing is changed then.
     pub fn resume(&mut self, path: &Path, run: &str) -> Result<bool, CheckpointError> {
-        match std::fs::read(path) {
-            Ok(file) => self.take_over(&file, path, run).map(|()| true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(CheckpointError::Read {
-                path: path.to_owned(),
-                source,
-            }),
+        match read(path)? {
+            Some(file) => self.take_over(&file, path, run).map(|()| true),
+            None => Ok(false),
         }
     }
 
     /// As [`Trainer::resume`] for a group: the first process reads the file, all go on from it.
     pub(crate) fn resume_together(&mut self, path: &Path, run: &str) -> Result<bool, TrainError> {
-        let state = match self.leads() && self.resume(path, run)? {
-            true => self.checkpoint_bytes(path, run)?,
-            false => Vec::new(),
+        let file = match self.leads() {
+            true => read(path)?,
+            false => None,
         };
-        let state = self.group.share(state)?;
-        if !self.leads() && !state.is_empty() {
-            self.take_over(&state, path, run)?;
+        // Before it is shared: what is damaged stops here.
+        if let Some(file) = &file {
+            self.take_over(file, path, run)?;
         }
-        Ok(!state.is_empty())
+        let shared = self.group.share(file.unwrap_or_default())?;
+        if !self.leads() && !shared.is_empty() {
+            self.take_over(&shared, path, run)?;
+        }
+        Ok(!shared.is_empty())
     }
 
     pub(crate) fn take_over(
@@ -173,7 +173,19 @@ impl Trainer<'_> {
     }
 }
 
-fn content(path: &Path, problem: String) -> CheckpointError {
+/// A checkpoint's bytes, if there is one.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
+    match std::fs::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CheckpointError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+pub(crate) fn content(path: &Path, problem: String) -> CheckpointError {
     CheckpointError::Content {
         path: path.to_owned(),
         problem,

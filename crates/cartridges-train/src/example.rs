@@ -1,7 +1,7 @@
 //! From a conversation to token ids and targets (the reference's converter, without its tables).
 
 use cartridges_model::text::{ChatTokenizer, MessageIds, TextError};
-use cartridges_study::conversation::{Conversation, ConversationKind, Message, Metadata, Role};
+use cartridges_study::conversation::{Conversation, ConversationKind, Message, Role};
 
 use crate::config::{Targets, TrainConfig, TrainOn};
 
@@ -116,21 +116,22 @@ pub fn examples(
 /// # Errors
 /// If the tokenizer fails.
 pub fn prompt_ids(messages: &[Message], text: &ChatTokenizer) -> Result<Vec<u32>, ExampleError> {
-    let answer = Message {
-        content: String::new(),
-        role: Role::Assistant,
-        token_ids: None,
-        top_logprobs: None,
-    };
-    let conversation = Conversation {
-        messages: messages.iter().cloned().chain([answer]).collect(),
-        system_prompt: String::new(),
-        metadata: Metadata::default(),
-        conversation_type: None,
-    };
     let markers = text.message_ids()?;
-    let example = with_distribution(&conversation, text, markers, &TrainConfig::default())?;
-    Ok(example.ids)
+    let mut ids = Vec::new();
+    for message in messages {
+        let content = content_ids(message, text)?;
+        markers.push_turn(&mut ids, message.role.as_str(), &content, false)?;
+    }
+    ids.extend_from_slice(markers.start(Role::Assistant.as_str())?);
+    Ok(ids)
+}
+
+/// A message's stored ids, or those of its text.
+fn content_ids(message: &Message, text: &ChatTokenizer) -> Result<Vec<u32>, ExampleError> {
+    Ok(match &message.token_ids {
+        Some(ids) => ids.clone(),
+        None => text.encode(&message.content, false)?,
+    })
 }
 
 /// Every stored candidate is a target, whoever spoke; a user's message without any is one of its own
@@ -144,27 +145,13 @@ fn with_distribution(
     let mut example = Example::default();
     let last = conversation.messages.len().saturating_sub(1);
     for (i, message) in conversation.messages.iter().enumerate() {
-        example
-            .ids
-            .extend_from_slice(markers.start(message.role.as_str())?);
-        let base = example.ids.len() as u32;
-        match &message.token_ids {
-            Some(ids) => example.ids.extend_from_slice(ids),
-            None => example.ids.extend(text.encode(&message.content, false)?),
-        }
-        if i < last {
-            // An answer that hit its limit has no end of its own.
-            if !example.ids.ends_with(&markers.end) {
-                example.ids.extend_from_slice(&markers.end);
-            }
-        }
-        let end = example.ids.len();
-        if i < last {
-            example.ids.extend_from_slice(&markers.extra_end);
-        }
+        let content = content_ids(message, text)?;
+        let turn =
+            markers.push_turn(&mut example.ids, message.role.as_str(), &content, i == last)?;
+        let base = turn.start as u32;
         let own_words = message.role == Role::User && config.train_on == TrainOn::Both;
         if message.top_logprobs.is_none() && own_words {
-            example.push_tokens(base as usize, end);
+            example.push_tokens(turn.start, turn.end);
         }
         if let Some(top) = &message.top_logprobs {
             let entries = top.token_idx.iter().zip(&top.token_id).zip(&top.logprobs);

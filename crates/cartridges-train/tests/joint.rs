@@ -93,6 +93,14 @@ fn rows(count: usize, seed: u64) -> Vec<PackedRow> {
         .collect()
 }
 
+fn on_device(hosts: &[HostCartridge], decoder: &Decoder) -> Vec<Cartridge> {
+    let device = decoder.device();
+    hosts
+        .iter()
+        .map(|host| Cartridge::from_host(host, device))
+        .collect()
+}
+
 fn near(found: f64, wanted: f64, tolerance: f64, what: &str) {
     let off = (found - wanted).abs();
     assert!(off <= tolerance, "{what}: {found} instead of {wanted}");
@@ -104,10 +112,7 @@ fn conversations_see_what_is_served() {
         let model = model(name);
         let decoder = &model.decoder;
         let hosts = starts(decoder);
-        let cartridges: Vec<Cartridge> = hosts
-            .iter()
-            .map(|host| Cartridge::from_host(host, decoder.device()))
-            .collect();
+        let cartridges = on_device(&hosts, decoder);
         let all: Vec<&Cartridge> = cartridges.iter().collect();
         let row = &rows(1, 3)[0];
         // Everybody sees the first and the third, as if they were one.
@@ -156,11 +161,7 @@ fn gradients_are_slopes_of_the_loss_for_every_visible_cartridge() {
     for name in MODELS {
         let model = model(name);
         let decoder = &model.decoder;
-        let hosts = starts(decoder);
-        let cartridges: Vec<Cartridge> = hosts
-            .iter()
-            .map(|host| Cartridge::from_host(host, decoder.device()))
-            .collect();
+        let cartridges = on_device(&starts(decoder), decoder);
         let all: Vec<&Cartridge> = cartridges.iter().collect();
         let row = &rows(1, 4)[0];
         let seen = [vec![0], vec![0, 1], vec![0]];

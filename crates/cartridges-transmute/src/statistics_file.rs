@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use cartridges_model::atomic_file::write_atomic;
+use cartridges_model::digest::hex;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -247,8 +248,4 @@ fn keep_lower(matrix: &mut Matrix) -> Result<(), (usize, usize)> {
         }
     }
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -19,7 +19,7 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// The first device that was compiled in.
-pub fn device() -> Device {
+fn device() -> Device {
     DeviceChoice::compiled()[0].open().unwrap().0
 }
 
@@ -33,8 +33,14 @@ pub fn decoder() -> Decoder {
     load(&fixture("tiny-qwen2"))
 }
 
-pub fn ids(rng: &mut impl Rng, count: usize) -> Vec<u32> {
+fn ids(rng: &mut impl Rng, count: usize) -> Vec<u32> {
     (0..count).map(|_| rng.random_range(0..200)).collect()
+}
+
+/// Conversations of 12 ids.
+pub fn texts(seed: u64, count: usize) -> Vec<Vec<u32>> {
+    let turns = &pairs(seed, 1, count, true).groups[0].turns;
+    turns.iter().map(|turns| turns.ids.clone()).collect()
 }
 
 /// `groups` prompts of 20 ids with `each` conversations of 12; the student has three ids instead, or the

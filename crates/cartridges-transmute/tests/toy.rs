@@ -272,6 +272,19 @@ fn the_model_answers_from_its_context_and_its_weights() {
 }
 
 #[test]
+#[ignore = "not reached yet: recall 0.60, known 0.93"]
+fn the_closed_form_holds_the_facts_and_keeps_what_was_known() {
+    let toy = Toy::new();
+    let facts = corpus(1, [8, 9]);
+    let (closed, _) = toy.adapter(&pairs(&facts, 2, 1024, 0), &Past::new(), 48, 0);
+    let adapters = toy.use_of(&closed);
+    let (recall, known) = (toy.recall(&facts, &adapters), toy.known(&adapters));
+    println!("closed form: recall {recall}, known {known}");
+    assert!(recall >= 0.85, "{recall}");
+    assert!(known >= 0.97, "{known}");
+}
+
+#[test]
 fn the_references_estimator_holds_next_to_nothing() {
     let toy = Toy::new();
     let facts = corpus(1, [8, 9]);
@@ -292,6 +305,20 @@ fn the_references_estimator_holds_next_to_nothing() {
     let recall = toy.recall(&facts, &adapters);
     println!("the reference's estimator: recall {recall}");
     assert!(recall < 0.2, "{recall}");
+}
+
+#[test]
+#[ignore = "not reached yet: recall 0.81"]
+fn a_few_steps_make_rank_eight_enough() {
+    let toy = Toy::new();
+    let facts = corpus(1, [8, 9]);
+    let (closed, refined) = toy.adapter(&pairs(&facts, 2, 1024, 0), &Past::new(), 8, 100);
+    let (closed, refined) = (toy.use_of(&closed), toy.use_of(&refined));
+    let (before, after) = (toy.recall(&facts, &closed), toy.recall(&facts, &refined));
+    let known = toy.known(&refined);
+    println!("rank 8: recall {before}, refined {after}, known {known}");
+    assert!(after >= 0.9 && after >= before, "{before} {after}");
+    assert!(known >= 0.95, "{known}");
 }
 
 #[test]

@@ -190,7 +190,8 @@ fn failed(error: EngineError) -> ClientError {
     }
 }
 
-fn dense(top: TopLogprobs) -> DenseTopLogprobs {
+/// The engine's candidates as those of a client.
+pub(crate) fn dense(top: TopLogprobs) -> DenseTopLogprobs {
     DenseTopLogprobs {
         k: top.k,
         token_ids: top.ids,

@@ -15,6 +15,8 @@ use cartridges_model::text::ChatTokenizer;
 use cartridges_model::weights::Weights;
 use cartridges_ops::DeviceChoice;
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::progress::progress;
 
@@ -235,4 +237,20 @@ pub(crate) fn read_corpus(path: &Path) -> Result<String> {
 /// A file that is to be read, with a message that names it if it cannot be.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     cartridges_study::resource::read_text(path).with_context(|| format!("{}", path.display()))
+}
+
+/// Settings from a TOML file, with a message that names it if they cannot be read.
+pub(crate) fn settings<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    toml::from_str(&read_text(path)?).with_context(|| format!("settings in {}", path.display()))
+}
+
+/// A JSON file of at most `limit` bytes.
+pub(crate) fn read_json(path: &Path, limit: u64) -> Result<Value> {
+    let named = || format!("{}", path.display());
+    let about = std::fs::metadata(path).with_context(named)?;
+    if !about.is_file() || about.len() > limit {
+        bail!("{}: expected a file of at most {limit} bytes", named());
+    }
+    let text = std::fs::read(path).with_context(named)?;
+    serde_json::from_slice(&text).with_context(named)
 }

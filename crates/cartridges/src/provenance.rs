@@ -1,5 +1,6 @@
 //! What reports say of where their numbers come from.
 
+use cartridges_model::digest::hex;
 use sha2::{Digest, Sha256};
 
 /// Name and version of this program.
@@ -9,10 +10,7 @@ pub(crate) fn program() -> String {
 
 /// SHA-256 of a text, in hexadecimal.
 pub(crate) fn sha256(text: &str) -> String {
-    Sha256::digest(text)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&Sha256::digest(text))
 }
 
 /// The date in UTC.

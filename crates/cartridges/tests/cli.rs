@@ -11,13 +11,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "push",
     "pull",
     "quickstart",
     "synthesize",
     "train",
     "compact",
+    "transmute",
     "chat",
     "serve",
     "eval",
@@ -40,7 +41,12 @@ fn text(path: &Path) -> &str {
 
 /// The program with caches of its own that are empty, and without the hub.
 fn program(home: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cartridges"));
+    program_at(Path::new(env!("CARGO_BIN_EXE_cartridges")), home)
+}
+
+/// The same, of a copy of the program.
+fn program_at(file: &Path, home: &TempDir) -> Command {
+    let mut command = Command::new(file);
     command
         .env("CARTRIDGES_CACHE", home.path().join("models"))
         .env("HF_HOME", home.path().join("hub"))

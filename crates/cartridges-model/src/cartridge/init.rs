@@ -255,6 +255,7 @@ pub fn truncate_chat_ids(ids: &[u32], max: usize, end: &[u32]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cartridge::tiny::tiny;
 
     fn numbered(slots: usize, from: f32) -> HostCartridge {
         let value = |add: f32| (0..2 * slots).map(|i| from + add + i as f32).collect();
@@ -310,19 +311,6 @@ mod tests {
             sampled_chunks(&ids, 40, 8, 5),
             sampled_chunks(&ids, 40, 8, 5)
         );
-    }
-
-    fn tiny() -> Decoder {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/fixtures/tiny-qwen2");
-        let config = crate::decoder::ModelConfig::from_file(&folder.join("config.json")).unwrap();
-        let weights = crate::weights::Weights::open(&folder).unwrap();
-        let (device, _) = "cpu"
-            .parse::<cartridges_ops::DeviceChoice>()
-            .unwrap()
-            .open()
-            .unwrap();
-        Decoder::load(config, &weights, &device, &mut |_, _| {}).unwrap()
     }
 
     /// In the first layer a key depends on its token and position alone, so it tells which was drawn.

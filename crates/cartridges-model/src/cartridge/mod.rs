@@ -12,6 +12,8 @@ pub mod matching;
 mod mlx;
 mod module;
 mod peft;
+#[cfg(test)]
+mod tiny;
 pub mod torch;
 
 pub use behind::Behind;

@@ -43,7 +43,7 @@ pub(crate) struct HubRepo<'a> {
     endpoint: String,
     gated: bool,
     /// What to do where the hub does not answer.
-    pub without_hub: &'static str,
+    without_hub: &'static str,
     /// `owner/name`, for a dataset `datasets/owner/name`.
     pub id: String,
 }
@@ -60,6 +60,14 @@ pub(crate) struct RemoteFile {
 }
 
 impl<'a> HubRepo<'a> {
+    /// As [`HubRepo::open`] for files of any kind, for which there is no other place.
+    pub(crate) fn open_for_files(id: &str, options: &'a ResolveOptions) -> Result<Self, HubError> {
+        Ok(Self {
+            without_hub: "Check the network and run the command again",
+            ..Self::open(id, false, options)?
+        })
+    }
+
     /// A handle on `id`, of a model or with [`DATASETS`] before it of a dataset. Nothing is asked yet.
     pub(crate) fn open(
         id: &str,

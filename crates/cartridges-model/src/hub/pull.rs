@@ -31,14 +31,6 @@ pub struct PulledFile {
     pub cached: PathBuf,
 }
 
-impl PulledFile {
-    /// The folder that `path` begins in.
-    fn folder(&self) -> Option<PathBuf> {
-        let depth = self.path.split('/').count();
-        self.cached.ancestors().nth(depth).map(Path::to_owned)
-    }
-}
-
 /// Fetches the files of the repository `id` (`owner/name`, for a dataset `datasets/owner/name`) that are
 /// wanted. What is in the cache already is not fetched again; offline the cache is all there is.
 ///
@@ -55,8 +47,7 @@ pub fn pull_files(
     if options.offline {
         return from_cache(id, revision, wanted, options);
     }
-    let mut repo = HubRepo::open(id, false, options)?;
-    repo.without_hub = "Check the network and run the command again";
+    let repo = HubRepo::open_for_files(id, options)?;
     let commit = repo.commit(revision, options.stall_timeout)?;
     let mut files = repo.all_files(&commit)?;
     if let Some(file) = files.iter().find(|f| !is_path_in_repo(&f.path)) {
@@ -92,7 +83,9 @@ pub fn pull_files(
     }
     // Only now: whoever asks offline gets all or nothing.
     note_revision(id, revision, &commit, options)?;
-    pulled.folder = pulled.files.first().and_then(PulledFile::folder);
+    if !pulled.files.is_empty() {
+        pulled.folder = snapshot(id, &commit, options).map(|(_, folder)| folder);
+    }
     Ok(pulled)
 }
 
@@ -115,7 +108,7 @@ fn from_cache(
     }
     Ok(Pulled {
         commit,
-        folder: files.first().and_then(PulledFile::folder),
+        folder: (!files.is_empty()).then_some(folder),
         files,
         left_out: Vec::new(),
     })

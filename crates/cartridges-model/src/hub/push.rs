@@ -78,8 +78,7 @@ pub fn push_files(
             }
         });
     }
-    let mut repo = HubRepo::open(id, false, options)?;
-    repo.without_hub = "Check the network and run the command again";
+    let repo = HubRepo::open_for_files(id, options)?;
     repo.create(private)?;
     let commit = repo.commit_files(operations, bytes, message)?;
     Ok(Pushed {

@@ -8,11 +8,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use super::HubError;
 use crate::atomic_file::write_bytes;
-use crate::digest::hex;
+use crate::digest::{hex, of_file};
 
 /// What a file should be.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +27,8 @@ pub(crate) struct Stated<'a> {
 
 /// sha256 of a file, lower-case hex.
 pub(crate) fn sha256_file(path: &Path) -> Result<String, HubError> {
-    let mut file = File::open(path).map_err(HubError::io("read", path))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(&hasher.finalize())),
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(HubError::io("read", path)(e)),
-        }
-    }
+    let digest = of_file::<Sha256>(path).map_err(HubError::io("read", path))?;
+    Ok(hex(&digest))
 }
 
 /// The stamp beside a file of our own cache.

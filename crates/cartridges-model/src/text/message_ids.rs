@@ -6,6 +6,8 @@
 //! middle of a conversation are used for starts: templates like to treat the first turn (bos,
 //! default system prompt) and the last one (empty think block) in their own way.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::Map;
 
@@ -46,6 +48,32 @@ impl MessageIds {
                 "messages of role `{role}` have no derived markers"
             ))),
         }
+    }
+
+    /// Adds a message of a conversation to `ids`; gives where its content stands, its end included. The
+    /// last one stays open.
+    ///
+    /// # Errors
+    /// As [`MessageIds::start`].
+    pub fn push_turn(
+        &self,
+        ids: &mut Vec<u32>,
+        role: &str,
+        content: &[u32],
+        is_last: bool,
+    ) -> Result<Range<usize>, TextError> {
+        ids.extend_from_slice(self.start(role)?);
+        let start = ids.len();
+        ids.extend_from_slice(content);
+        // An answer that hit its limit has no end of its own.
+        if !is_last && !ids.ends_with(&self.end) {
+            ids.extend_from_slice(&self.end);
+        }
+        let range = start..ids.len();
+        if !is_last {
+            ids.extend_from_slice(&self.extra_end);
+        }
+        Ok(range)
     }
 }
 

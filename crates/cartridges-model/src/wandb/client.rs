@@ -7,6 +7,7 @@ use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::error::WandbError;
+use crate::is_loopback;
 
 /// Where Weights & Biases is if nothing else is said.
 const PUBLIC: &str = "https://api.wandb.ai";
@@ -47,16 +48,19 @@ impl WandbClient {
         if key.is_empty() {
             return Err(WandbError::NoKey);
         }
-        let http = Client::builder()
+        let mut http = Client::builder()
             .user_agent(concat!("cartridges/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(TIMEOUT)
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|error| WandbError::NoAnswer {
-                base: base.clone(),
-                what: "making a client".to_owned(),
-                problem: causes(&error),
-            })?;
+            .timeout(TIMEOUT);
+        let host = reqwest::Url::parse(&base).ok();
+        if host.is_some_and(|url| url.host_str().is_some_and(is_loopback)) {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| WandbError::NoAnswer {
+            base: base.clone(),
+            what: "making a client".to_owned(),
+            problem: causes(&error),
+        })?;
         Ok(Self { http, base, key })
     }
 
@@ -218,7 +222,8 @@ impl WandbClient {
         }
     }
 
-    pub(super) fn answer(&self, what: &str, problem: &str) -> WandbError {
+    /// An answer that is not what the interface promises; `what` was asked for.
+    pub fn answer(&self, what: &str, problem: &str) -> WandbError {
         WandbError::Answer {
             base: self.base.clone(),
             what: what.to_owned(),

@@ -1,6 +1,6 @@
 //! What can go wrong with Weights & Biases.
 
-use std::path::PathBuf;
+use crate::atomic_file::WriteError;
 
 /// A question to Weights & Biases that got no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +68,8 @@ pub enum WandbError {
         problem: String,
     },
     /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 impl WandbError {

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::client::WandbClient;
 use super::error::WandbError;
 use super::source::WandbSource;
+use crate::atomic_file::{WriteError, write_atomic};
+use crate::digest::{hex, of_file};
 
 /// Files in one answer.
 const PER_PAGE: usize = 100;
@@ -25,16 +27,14 @@ pub struct WandbFile {
     pub name: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// When it was written, as the server says it; sorts by time.
-    pub updated: String,
     url: String,
     md5: Option<String>,
 }
 
 const FILES: &str = "pageInfo { endCursor hasNextPage } \
-    edges { node { name: displayName directUrl sizeBytes updatedAt digest md5 } }";
+    edges { node { name: displayName directUrl sizeBytes digest md5 } }";
 const RUN_FILES: &str = "pageInfo { endCursor hasNextPage } \
-    edges { node { name directUrl sizeBytes updatedAt md5 } }";
+    edges { node { name directUrl sizeBytes md5 } }";
 
 /// The files of an artifact, or of a run if there is no such artifact and no version is given.
 ///
@@ -126,7 +126,6 @@ fn file(node: &Value) -> Option<WandbFile> {
     Some(WandbFile {
         name: text("name")?.to_owned(),
         bytes: size.as_u64().or_else(|| size.as_str()?.parse().ok())?,
-        updated: text("updatedAt").unwrap_or_default().to_owned(),
         url: text("directUrl")?.to_owned(),
         md5: text("digest").or(text("md5")).map(str::to_owned),
     })
@@ -154,70 +153,71 @@ pub fn download(
         return Err(damaged("its name leads out of the folder".to_owned()));
     }
     let path = parts.fold(folder.to_owned(), |path, part| path.join(part));
-    let write = |source: io::Error| WandbError::Write {
+    let unreadable = |source| WriteError {
         path: path.clone(),
         source,
     };
     if let Some(stated) = &file.md5
         && fs::metadata(&path).is_ok_and(|there| there.len() == file.bytes)
-        && is_digest(stated, &digest(&path).map_err(write)?) == Some(true)
+        && is_digest(stated, &of_file::<Md5>(&path).map_err(unreadable)?) == Some(true)
     {
         return Ok(path);
     }
-    let parent = path.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).map_err(write)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(parent).map_err(write)?;
-    let mut answer = client.get(&file.name, &file.url)?.take(file.bytes + 1);
-    let (mut hash, mut length) = (Md5::new(), 0);
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        let n = answer
-            .read(&mut piece)
-            .map_err(|error| damaged(format!("the connection broke: {error}")))?;
-        if n == 0 {
-            break;
+    // One byte more would be too many.
+    let most = file.bytes.saturating_add(1);
+    let mut answer = client.get(&file.name, &file.url)?.take(most);
+    let mut problem = None;
+    let written = write_atomic(&path, |sink| {
+        problem = receive(&mut answer, file, sink)?;
+        match problem {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
         }
-        length += n as u64;
-        hash.update(&piece[..n]);
-        temporary.write_all(&piece[..n]).map_err(write)?;
+    });
+    if let Some(problem) = problem {
+        return Err(damaged(problem));
     }
-    if length != file.bytes {
-        return Err(damaged(format!(
-            "{length} bytes or more came instead of {}",
-            file.bytes
-        )));
-    }
-    if let Some(stated) = &file.md5
-        && is_digest(stated, &hash.finalize()) == Some(false)
-    {
-        return Err(damaged(format!("its digest is not {stated}")));
-    }
-    temporary.as_file().sync_all().map_err(write)?;
-    temporary
-        .persist(&path)
-        .map_err(|error| write(error.error))?;
+    written?;
     Ok(path)
 }
 
-fn digest(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::open(path)?;
-    let mut hash = Md5::new();
+/// Passes on what comes of a file; what is wrong with it, if something is. An error is the sink's.
+fn receive(
+    answer: &mut impl Read,
+    file: &WandbFile,
+    sink: &mut dyn Write,
+) -> io::Result<Option<String>> {
+    let (mut hash, mut length) = (Md5::new(), 0);
     let mut piece = vec![0; 1 << 20];
     loop {
-        let n = file.read(&mut piece)?;
-        if n == 0 {
-            return Ok(hash.finalize().to_vec());
-        }
+        let n = match answer.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) => return Ok(Some(format!("the connection broke: {error}"))),
+        };
+        length += n as u64;
         hash.update(&piece[..n]);
+        sink.write_all(&piece[..n])?;
     }
+    if length != file.bytes {
+        let stated = file.bytes;
+        return Ok(Some(format!(
+            "{length} bytes or more came instead of {stated}"
+        )));
+    }
+    Ok(match &file.md5 {
+        Some(stated) if is_digest(stated, &hash.finalize()) == Some(false) => {
+            Some(format!("its digest is not {stated}"))
+        }
+        _ => None,
+    })
 }
 
 /// Whether a digest is the stated one, in hexadecimal or in base64; `None` if the statement is neither,
 /// as for files that are only referred to.
 fn is_digest(stated: &str, found: &[u8]) -> Option<bool> {
-    let hex: String = found.iter().map(|b| format!("{b:02x}")).collect();
     match stated.len() {
-        32 => Some(stated.eq_ignore_ascii_case(&hex)),
+        32 => Some(stated.eq_ignore_ascii_case(&hex(found))),
         24 => Some(stated == STANDARD.encode(found)),
         _ => None,
     }

@@ -4,7 +4,7 @@ use burn::backend::{DType, Flex};
 use burn::tensor::FloatDType;
 use burn_flex::FlexTensor;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, Par};
+use faer::{Accum, MatMut, MatRef, Par};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pulp::{Arch, Simd, WithSimd};
@@ -46,6 +46,18 @@ impl<'a> Blocks<'a> {
 
     fn rows(&self) -> usize {
         self.scales.len() / self.layout.blocks()
+    }
+
+    /// Unpacks the blocks `from .. to` of as many rows as there is room for, from row `first` on.
+    fn unpack_rows(&self, first: usize, (from, to): (usize, usize), out: &mut [f32]) {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (row, out) in out.chunks_exact_mut((to - from) * BLOCK).enumerate() {
+                    self.unpack(first + row, (from, to), out);
+                }
+            },
+        );
     }
 
     /// Unpacks the blocks `from .. to` of row `at`.
@@ -113,10 +125,7 @@ pub fn unpack(
     out.par_chunks_mut(width).enumerate().for_each_init(
         || vec![0f32; whole * BLOCK],
         |row, (at, out)| {
-            vectorize(
-                #[inline(always)]
-                || blocks.unpack(at, (0, whole), row),
-            );
+            blocks.unpack_rows(at, (0, whole), row);
             out.copy_from_slice(&row[..width]);
         },
     );
@@ -240,14 +249,7 @@ fn many_rows(x: Rows<'_>, weight: Blocks<'_>) -> Vec<f32> {
                 for (from, to) in depths(weight.layout.blocks()) {
                     let stride = (to - from) * BLOCK;
                     let unpacked = &mut unpacked[..count * stride];
-                    vectorize(
-                        #[inline(always)]
-                        || {
-                            for (o, row) in unpacked.chunks_exact_mut(stride).enumerate() {
-                                weight.unpack(first + o, (from, to), row);
-                            }
-                        },
-                    );
+                    weight.unpack_rows(first, (from, to), unpacked);
                     let (low, high) = (from * BLOCK, (to * BLOCK).min(x.width));
                     let here = Rows {
                         values: &*unpacked,
@@ -255,24 +257,29 @@ fn many_rows(x: Rows<'_>, weight: Blocks<'_>) -> Vec<f32> {
                         width: high - low,
                         stride,
                     };
-                    let accumulate = if from == 0 {
-                        Accum::Replace
-                    } else {
-                        Accum::Add
-                    };
-                    matmul(
-                        MatMut::from_row_major_slice_mut(sums, x.len, count),
-                        accumulate,
-                        matrix(x.columns(low, high)),
-                        matrix(here).transpose(),
-                        1.0,
-                        Par::Seq,
-                    );
+                    let right = matrix(here).transpose();
+                    add_product(sums, from == 0, x.columns(low, high), right);
                 }
                 hand_out(sums, out);
             },
         );
     out
+}
+
+/// Adds `left [n, d] · right [d, count]` to `sums [n, count]`, or puts it there if it is the first.
+fn add_product(sums: &mut [f32], is_first: bool, left: Rows<'_>, right: MatRef<'_, f32>) {
+    let accumulate = match is_first {
+        true => Accum::Replace,
+        false => Accum::Add,
+    };
+    matmul(
+        MatMut::from_row_major_slice_mut(sums, left.len, right.ncols()),
+        accumulate,
+        matrix(left),
+        right,
+        1.0,
+        Par::Seq,
+    );
 }
 
 /// Copies the rows of a task to where they belong.
@@ -315,33 +322,14 @@ pub fn project_packed_grad(
                 for from in (0..rows).step_by(DEPTH) {
                     let to = (from + DEPTH).min(rows);
                     let unpacked = &mut unpacked[..(to - from) * stride];
-                    vectorize(
-                        #[inline(always)]
-                        || {
-                            for (o, row) in unpacked.chunks_exact_mut(stride).enumerate() {
-                                weight.unpack(from + o, here, row);
-                            }
-                        },
-                    );
+                    weight.unpack_rows(from, here, unpacked);
                     let panel = Rows {
                         values: &*unpacked,
                         len: to - from,
                         width: count,
                         stride,
                     };
-                    let accumulate = if from == 0 {
-                        Accum::Replace
-                    } else {
-                        Accum::Add
-                    };
-                    matmul(
-                        MatMut::from_row_major_slice_mut(sums, n, count),
-                        accumulate,
-                        matrix(grad.columns(from, to)),
-                        matrix(panel),
-                        1.0,
-                        Par::Seq,
-                    );
+                    add_product(sums, from == 0, grad.columns(from, to), matrix(panel));
                 }
                 hand_out(sums, out);
             },

@@ -87,7 +87,9 @@ pub enum ResourceError {
         name: String,
     },
     /// No seed types were chosen.
-    #[error("the resource `{name}` has no seed types to draw from")]
+    #[error(
+        "the resource `{name}` has no seed types to draw from, or \"own\" among them without seed_prompts"
+    )]
     NoSeedTypes {
         /// The resource.
         name: String,

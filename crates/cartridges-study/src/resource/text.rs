@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cartridges_model::digest::hex;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -140,10 +141,7 @@ impl Resource for TextResource {
 
 /// SHA-256 in hexadecimal.
 pub(super) fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -66,21 +66,6 @@ pub(super) fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, u64)> {
     Ok((parts.into_iter().map(|(_, path)| path).collect(), next))
 }
 
-/// Removes what a killed process was writing in a folder, which nobody reads and which fills the disk.
-/// No other process may be at work there.
-pub(super) fn sweep(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let unfinished = entry.file_name().to_string_lossy().starts_with(".tmp-");
-        if unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            // One that stays does no harm.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
 /// Writes the finished work of some batches.
 pub(super) fn write(
     path: &Path,

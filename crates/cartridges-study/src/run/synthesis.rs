@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cartridges_model::atomic_file::{WriteError, write_bytes};
+use cartridges_model::atomic_file::{WriteError, remove_unfinished, write_bytes};
 use serde::Serialize;
 
 use super::parts::{self, Part};
@@ -157,23 +157,21 @@ impl SynthesisRun {
         model: &str,
     ) -> Result<Self, RunError> {
         let plan = Plan::new(&config, resources)?;
-        let tools = ToolBox::new(&config.tools, resources)?;
         let plan_file = PlanFile::new(&config, resources, model, &plan);
         let lock = lock(folder)?;
         let path = folder.join("plan.json");
-        match read_plan(&path)? {
-            Some(there) => {
-                if let Some(difference) = there.difference(&plan_file) {
-                    return Err(RunError::OtherRun {
-                        folder: folder.to_owned(),
-                        difference,
-                    });
-                }
-            }
-            None => {
-                write_json(&folder.join("config.json"), &config)?;
-                write_json(&path, &plan_file)?;
-            }
+        let there = read_plan(&path)?;
+        if let Some(difference) = there.as_ref().and_then(|t| t.difference(&plan_file)) {
+            return Err(RunError::OtherRun {
+                folder: folder.to_owned(),
+                difference,
+            });
+        }
+        // They may be processes: not for a folder that is not ours, and not behind a plan without them.
+        let tools = ToolBox::new(&config.tools, resources)?;
+        if there.is_none() {
+            write_json(&folder.join("config.json"), &config)?;
+            write_json(&path, &plan_file)?;
         }
         let mut run = Self {
             folder: folder.to_owned(),
@@ -271,20 +269,6 @@ impl SynthesisRun {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Outcome, RunError> {
-        // Beside the rest, which tells of the progress meanwhile.
-        let mut tools = std::mem::take(&mut self.tools);
-        let outcome = self.work(client, &mut tools, stop, progress);
-        self.tools = tools;
-        outcome
-    }
-
-    fn work(
-        &mut self,
-        client: &mut dyn ChatClient,
-        tools: &mut ToolBox,
-        stop: &AtomicBool,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome, RunError> {
         self.report.failed.clear();
         self.report.last_failure = None;
         let mut failed_steps = 0;
@@ -296,10 +280,16 @@ impl SynthesisRun {
                 return self.stopped();
             }
             let tasks = step.iter().map(|batch| batch.tasks.len()).sum();
+            let now = self.progress(0, 0, tasks);
+            let mut within = |step_done, step_total| {
+                progress(Progress {
+                    step_done,
+                    step_total,
+                    ..now
+                });
+            };
             client.begin_step();
-            let result = run_batches(&self.config, step, client, tools, &mut |done, of| {
-                progress(self.progress(done, of, tasks));
-            });
+            let result = run_batches(&self.config, step, client, &mut self.tools, &mut within);
             let outcome = match result {
                 Ok(outcome) => outcome,
                 Err(ClientError::Stopped) => return self.stopped(),
@@ -410,8 +400,8 @@ fn lock(folder: &Path) -> Result<File, RunError> {
         .map_err(io)?;
     match file.try_lock() {
         Ok(()) => {
-            parts::sweep(folder);
-            parts::sweep(&folder.join("parts"));
+            remove_unfinished(folder);
+            remove_unfinished(&folder.join("parts"));
             Ok(file)
         }
         Err(TryLockError::WouldBlock) => Err(RunError::Busy {

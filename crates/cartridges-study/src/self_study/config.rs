@@ -346,21 +346,11 @@ impl SelfStudyConfig {
 
     /// The question which tools to call. Neither of the two texts is searched for places.
     pub(super) fn tool_prompt(&self, message: &str, tools: &str) -> String {
-        let template = &self.tool_prompt_template;
-        let (Some(at), Some(list)) = (template.find(MESSAGE), template.find(TOOLS)) else {
-            return template.clone();
-        };
-        let mut places = [(at, MESSAGE, message), (list, TOOLS, tools)];
-        places.sort_unstable();
-        let [(first, a, text_a), (second, b, text_b)] = places;
-        [
-            &template[..first],
-            text_a,
-            &template[first + a.len()..second],
-            text_b,
-            &template[second + b.len()..],
-        ]
-        .concat()
+        let fill = |part: &str| part.replacen(TOOLS, tools, 1);
+        match self.tool_prompt_template.split_once(MESSAGE) {
+            Some((before, after)) => [&fill(before), message, &fill(after)].concat(),
+            None => self.tool_prompt_template.clone(),
+        }
     }
 
     /// A text with this configuration's chunk lengths and seed types.

@@ -3,6 +3,7 @@
 //! It depends on the seed, the texts and the configuration only, so a run that was stopped knows what
 //! is left, and the order in which batches are worked off changes nothing.
 
+use cartridges_model::digest::hex;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -332,7 +333,7 @@ impl Plan {
                 }
             }
         }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        hex(&hash.finalize())
     }
 }
 

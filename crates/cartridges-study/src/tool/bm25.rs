@@ -5,20 +5,25 @@
 //! `epsilon` times the mean weight of all words. (Robertson and Zaragoza, "The Probabilistic Relevance
 //! Framework: BM25 and Beyond", 2009.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 const K1: f64 = 1.5;
 const B: f64 = 0.75;
 const EPSILON: f64 = 0.25;
 
 /// English words that say nothing about a text.
-const STOP_WORDS: &str = "a about above after again against all am an and any are as at be because been \
+static STOP_WORDS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    "a about above after again against all am an and any are as at be because been \
     before being below between both but by can could did do does doing down during each few for from \
     further had has have having he her here hers herself him himself his how i if in into is it its \
     itself just me more most my myself no nor not now of off on once only or other our ours ourselves \
     out over own same she should so some such than that the their theirs them themselves then there \
     these they this those through to too under until up very was we were what when where which while \
-    who whom why will with would you your yours yourself yourselves";
+    who whom why will with would you your yours yourself yourselves"
+    .split(' ')
+    .collect()
+});
 
 struct Word {
     weight: f64,
@@ -68,7 +73,7 @@ impl Bm25 {
         }
     }
 
-    /// The score of every text; 0 for one that has none of the words.
+    /// The score of every text; 0 for one that has none of the words, among others.
     pub fn scores(&self, query: &str) -> Vec<f64> {
         let mut scores = vec![0.0; self.lengths.len()];
         for word in words(query).iter().filter_map(|word| self.words.get(word)) {
@@ -85,8 +90,13 @@ impl Bm25 {
     /// The `count` best texts that have one of the words, best first; of equal ones the earlier.
     pub fn best(&self, query: &str, count: usize) -> Vec<usize> {
         let scores = self.scores(query);
-        let found = |index: &usize| scores[*index] != 0.0;
-        let mut order: Vec<usize> = (0..scores.len()).filter(found).collect();
+        // Not those with a score: a word that half of the texts have weighs nothing.
+        let asked = words(query);
+        let hits = asked.iter().filter_map(|word| self.words.get(word));
+        let found: BTreeSet<usize> = hits
+            .flat_map(|word| word.places.iter().map(|&(text, _)| text))
+            .collect();
+        let mut order: Vec<usize> = found.into_iter().collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
         order.truncate(count);
         order
@@ -97,7 +107,7 @@ impl Bm25 {
 fn words(text: &str) -> Vec<String> {
     text.to_lowercase()
         .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty() && !STOP_WORDS.split(' ').any(|stop| stop == *word))
+        .filter(|word| !word.is_empty() && !STOP_WORDS.contains(word))
         .map(str::to_owned)
         .collect()
 }
@@ -161,5 +171,13 @@ mod tests {
     fn nothing_is_a_text_too() {
         assert!(Bm25::new([]).scores("lamp").is_empty());
         assert_eq!(Bm25::new(["", "the"]).scores("the"), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_word_that_half_of_the_texts_have_is_found() {
+        let index = Bm25::new(["lamp", "bell"]);
+        assert_eq!(index.scores("bell"), [0.0, 0.0]);
+        assert_eq!(index.best("bell", 1), [1]);
+        assert!(index.best("tower", 2).is_empty());
     }
 }

@@ -76,17 +76,41 @@ impl Link {
         })
     }
 
-    /// Sends bytes, at least one.
-    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends a message of any length: a frame with its length, and frames with its bytes.
+    pub fn send(&self, message: &[u8]) -> io::Result<()> {
         let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&stream, bytes).map_err(|error| explained(error, self.silence))
+        let mut parts = message.chunks(LONGEST as usize);
+        write_frame(&stream, &(message.len() as u64).to_le_bytes())
+            .and_then(|()| parts.try_for_each(|part| write_frame(&stream, part)))
+            .map_err(|error| explained(error, self.silence))
     }
 
-    /// Waits for what the other end sends.
+    /// Waits for a message of the other end.
     pub fn receive(&self) -> io::Result<Vec<u8>> {
-        let closed = || Err(io::Error::from(ErrorKind::UnexpectedEof));
-        let frame = self.frames.recv().unwrap_or_else(|_| closed());
-        frame.map_err(|error| explained(error, self.silence))
+        self.message()
+            .map_err(|error| explained(error, self.silence))
+    }
+
+    fn message(&self) -> io::Result<Vec<u8>> {
+        let closed = |_| Err(io::Error::from(ErrorKind::UnexpectedEof));
+        let frame = || self.frames.recv().unwrap_or_else(closed);
+        let invalid = |what: &str| io::Error::new(ErrorKind::InvalidData, what);
+        let head = frame()?;
+        let head: [u8; 8] = head
+            .try_into()
+            .map_err(|_| invalid("a message does not begin with its length"))?;
+        let length = u64::from_le_bytes(head);
+        let mut message = match length {
+            0 => Vec::new(),
+            _ => frame()?,
+        };
+        while (message.len() as u64) < length {
+            message.extend(frame()?);
+        }
+        match message.len() as u64 == length {
+            true => Ok(message),
+            false => Err(invalid("a message is longer than it says")),
+        }
     }
 }
 

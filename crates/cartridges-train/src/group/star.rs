@@ -272,9 +272,8 @@ impl Exchange for Star {
         tensors: Vec<Tensor<3>>,
         numbers: &mut [f64],
     ) -> Result<Vec<Tensor<3>>, GroupError> {
-        // A one more, so that there is always something to send.
         let mut part = Part {
-            numbers: [&*numbers, &[1.0]].concat(),
+            numbers: numbers.to_vec(),
             values: Vec::new(),
         };
         for tensor in &tensors {
@@ -304,7 +303,7 @@ impl Exchange for Star {
                 part = self.receive_part(0, &part)?;
             }
         }
-        numbers.copy_from_slice(&part.numbers[..numbers.len()]);
+        numbers.copy_from_slice(&part.numbers);
         let mut rest = part.values.as_slice();
         let sums = tensors.iter().map(|tensor| {
             let dims = tensor.dims();
@@ -318,14 +317,12 @@ impl Exchange for Star {
     fn share(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, GroupError> {
         match self.rank {
             0 => {
-                // A frame without bytes would be a sign of life.
-                let frame = [b"=".as_slice(), &bytes].concat();
                 for link in 0..self.links.len() {
-                    self.send(link, &frame)?;
+                    self.send(link, &bytes)?;
                 }
                 Ok(bytes)
             }
-            _ => Ok(self.receive(0)?.split_off(1)),
+            _ => self.receive(0),
         }
     }
 }

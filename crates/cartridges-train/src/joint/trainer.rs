@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::config::JointConfig;
 use super::visibility::Visibility;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, content, read};
 use crate::gradient::gradient_among;
 use crate::report::StepReport;
 use crate::trainer::{Counts, TrainError, Trainer, add};
@@ -125,10 +125,7 @@ impl<'a> JointTrainer<'a> {
     /// # Errors
     /// [`CheckpointError`]; an older checkpoint stays as it was.
     pub fn save_checkpoint(&self, path: &Path, run: &str) -> Result<(), CheckpointError> {
-        let problem = |error: safetensors::SafeTensorError| CheckpointError::Content {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        };
+        let problem = |error: safetensors::SafeTensorError| content(path, error.to_string());
         let run = self.run_name(run);
         let states = self
             .trainers
@@ -153,20 +150,10 @@ impl<'a> JointTrainer<'a> {
     /// # Errors
     /// If it is damaged or belongs to another run.
     pub fn resume(&mut self, path: &Path, run: &str) -> Result<bool, CheckpointError> {
-        let file = match std::fs::read(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => {
-                return Err(CheckpointError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        let Some(file) = read(path)? else {
+            return Ok(false);
         };
-        let damaged = |error: safetensors::SafeTensorError| CheckpointError::Content {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        };
+        let damaged = |error: safetensors::SafeTensorError| content(path, error.to_string());
         let states = SafeTensors::deserialize(&file).map_err(damaged)?;
         let run = self.run_name(run);
         for (number, trainer) in self.trainers.iter_mut().enumerate() {

@@ -100,7 +100,7 @@ impl Uplink {
             files: VecDeque::new(),
             failures: 0,
             wait: FIRST_WAIT,
-            given_up: None,
+            given_up: false,
             signs: signs_of_life,
         };
         let thread = std::thread::Builder::new()
@@ -168,7 +168,7 @@ struct Link {
     files: VecDeque<(String, PathBuf)>,
     failures: usize,
     wait: Duration,
-    given_up: Option<WandbError>,
+    given_up: bool,
     signs: Sender<bool>,
 }
 
@@ -178,30 +178,31 @@ impl Link {
         let mut last_post = Instant::now();
         let mut until: Option<Instant> = None;
         loop {
-            match heard.recv_timeout(GATHER) {
-                Ok(News::End) | Err(RecvTimeoutError::Disconnected) => {
-                    // A last attempt is due at once.
-                    until.get_or_insert_with(|| Instant::now() + GRACE);
-                    (next, self.wait) = (Instant::now(), FIRST_WAIT);
+            let first = match heard.recv_timeout(GATHER) {
+                Ok(news) => Some(news),
+                Err(RecvTimeoutError::Timeout) => None,
+                // Nobody waits for the run's end, which never came.
+                Err(RecvTimeoutError::Disconnected) if until.is_none() => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(GATHER);
+                    None
                 }
-                Ok(news) => {
-                    self.hear(news);
-                    // More may be there already.
-                    while let Ok(news) = heard.try_recv() {
-                        match news {
-                            News::End => {
-                                until.get_or_insert_with(|| Instant::now() + GRACE);
-                                (next, self.wait) = (Instant::now(), FIRST_WAIT);
-                            }
-                            news => self.hear(news),
-                        }
+            };
+            // More may be there already.
+            for news in first.into_iter().chain(heard.try_iter()) {
+                match news {
+                    News::History(values) => self.keep(values),
+                    News::File(name, path) => self.files.push_back((name, path)),
+                    News::End => {
+                        // A last attempt is due at once.
+                        until.get_or_insert_with(|| Instant::now() + GRACE);
+                        (next, self.wait) = (Instant::now(), FIRST_WAIT);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             let due = self.unsent() || until.is_some() || now - last_post >= HEARTBEAT;
-            if self.given_up.is_none() && now >= next && due {
+            if !self.given_up && now >= next && due {
                 match self.send(until.is_some()) {
                     Ok(()) if until.is_some() => break,
                     Ok(()) => (last_post, self.wait) = (Instant::now(), FIRST_WAIT),
@@ -212,7 +213,7 @@ impl Link {
                     }
                 }
             }
-            if until.is_some_and(|until| self.given_up.is_some() || Instant::now() >= until) {
+            if until.is_some_and(|until| self.given_up || Instant::now() >= until) {
                 break;
             }
         }
@@ -220,18 +221,12 @@ impl Link {
         let _ = self.signs.send(true);
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::History(values) => {
-                let line = serde_json::to_string(&values).unwrap_or_default();
-                self.summary.extend(values);
-                match self.lines.len() < MOST_LINES {
-                    true => self.lines.push_back(line),
-                    false => self.dropped += 1,
-                }
-            }
-            News::File(name, path) => self.files.push_back((name, path)),
-            News::End => {}
+    fn keep(&mut self, values: BTreeMap<String, Value>) {
+        let line = serde_json::to_string(&values).unwrap_or_default();
+        self.summary.extend(values);
+        match self.lines.len() < MOST_LINES {
+            true => self.lines.push_back(line),
+            false => self.dropped += 1,
         }
     }
 
@@ -287,11 +282,8 @@ impl Link {
         let project = &bucket["project"];
         let names = (project["entity"]["name"].as_str(), project["name"].as_str());
         let (Some(entity), Some(project)) = names else {
-            return Err(WandbError::Answer {
-                base: self.client.base().to_owned(),
-                what: "beginning a run".to_owned(),
-                problem: "the answer does not say where the run is".to_owned(),
-            });
+            let problem = "the answer does not say where the run is";
+            return Err(self.client.answer("beginning a run", problem));
         };
         self.offset = bucket["historyLineCount"].as_u64().unwrap_or(0);
         let page = self
@@ -323,11 +315,9 @@ impl Link {
         let data = self.client.graphql(&what, CREATE_FILES, variables)?;
         let made = &data["createRunFiles"];
         let Some(url) = made["files"][0]["uploadUrl"].as_str() else {
-            return Err(WandbError::Answer {
-                base: self.client.base().to_owned(),
-                what,
-                problem: "the answer has no address for it".to_owned(),
-            });
+            return Err(self
+                .client
+                .answer(&what, "the answer has no address for it"));
         };
         let headers = made["uploadHeaders"].as_array();
         let headers: Vec<&str> = headers
@@ -343,7 +333,7 @@ impl Link {
         let folder = self.folder.display();
         if !error.may_pass() {
             tracing::warn!("{error}; the run is not sent any more, {folder} holds it");
-            self.given_up = Some(error);
+            self.given_up = true;
         } else if self.failures == 1 {
             tracing::warn!("{error}; training goes on, it is tried again, {folder} holds the run");
         } else {
@@ -353,7 +343,7 @@ impl Link {
 
     fn say_what_is_left(&self) {
         let lines = self.lines.len() + self.dropped;
-        if lines + self.files.len() > 0 || self.given_up.is_some() {
+        if lines + self.files.len() > 0 || self.given_up {
             tracing::warn!(
                 "{lines} steps and {} files were not sent to {} in {} attempts that failed; \
                  `wandb sync {}` sends them",

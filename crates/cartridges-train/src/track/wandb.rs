@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cartridges_model::atomic_file::write_bytes;
+use cartridges_model::digest::hex;
 use cartridges_model::wandb::WandbClient;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
@@ -153,9 +154,7 @@ impl Tracker for WandbOffline {
     fn table(&mut self, step: usize, table: &Table) -> Result<(), TrackError> {
         let run = self.run()?;
         let content = serde_json::to_vec(&table.wandb_file()).unwrap_or_default();
-        let sha256: String = (Sha256::digest(&content).iter())
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let sha256 = hex(&Sha256::digest(&content));
         let name = &table.name;
         let path = format!("media/table/{name}_{step}_{}.table.json", &sha256[..20]);
         write_copy(&run.files.join(&path), &content)?;

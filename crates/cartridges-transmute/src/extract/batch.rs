@@ -9,9 +9,7 @@ pub(crate) struct Batch {
     pub ids: Vec<u32>,
     pub positions: Vec<u32>,
     pub layout: AttentionLayout,
-    /// The rows that are looked at.
-    pub rows: Vec<usize>,
-    /// The same on the device.
+    /// The rows that are looked at, on the device.
     pub index: Tensor<1, Int>,
 }
 
@@ -28,7 +26,7 @@ impl Batch {
         let range = |start, len, causal| KeyRange { start, len, causal };
         let mut ids = prefix.to_vec();
         let mut positions: Vec<u32> = (slots as u32..shared as u32).collect();
-        let mut rows = Vec::new();
+        let mut rows: Vec<i32> = Vec::new();
         let mut runs = Vec::new();
         let mut run = |start: usize, len: usize, seen: usize, first: usize| {
             let past = (seen > 0).then(|| range(0, seen, false));
@@ -42,18 +40,17 @@ impl Batch {
         for (sequence, fit) in sequences {
             let start = ids.len();
             run(start, sequence.len(), shared, slots + start);
-            rows.extend(fit.iter().map(|row| start + row));
+            rows.extend(fit.iter().map(|row| (start + row) as i32));
             positions.extend((shared..shared + sequence.len()).map(|p| p as u32));
             ids.extend_from_slice(sequence);
         }
         let layout = AttentionLayout::new(runs, ids.len(), slots + ids.len())?;
-        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
-        let index = Tensor::from_data(TensorData::new(index, [rows.len()]), device);
+        let count = rows.len();
+        let index = Tensor::from_data(TensorData::new(rows, [count]), device);
         Ok(Self {
             ids,
             positions,
             layout,
-            rows,
             index,
         })
     }

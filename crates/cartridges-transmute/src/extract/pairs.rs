@@ -83,26 +83,21 @@ impl Pairs {
         let mut taken = Self::default();
         let mut seen = 0;
         for group in &mut self.groups {
-            let mut mine = Vec::new();
-            let all = std::mem::take(&mut group.turns);
-            for turns in all {
+            let turns = std::mem::take(&mut group.turns).into_iter();
+            let (mine, rest): (Vec<Turns>, Vec<Turns>) = turns.partition(|_| {
                 seen += 1;
-                match nth > 0 && seen % nth == 0 {
-                    true => mine.push(turns),
-                    false => group.turns.push(turns),
-                }
-            }
+                nth > 0 && seen % nth == 0
+            });
+            group.turns = rest;
             if !mine.is_empty() {
                 taken.groups.push(Group {
+                    teacher: group.teacher.clone(),
+                    student: group.student.clone(),
                     turns: mine,
-                    ..group.clone()
                 });
             }
         }
         self.groups.retain(|group| !group.turns.is_empty());
-        for group in &mut taken.groups {
-            group.turns.shrink_to_fit();
-        }
         taken
     }
 }
@@ -207,20 +202,13 @@ fn turns(
     let (mut ids, mut fit) = (Vec::new(), Vec::new());
     let last = conversation.messages.len().saturating_sub(1);
     for (i, message) in conversation.messages.iter().enumerate() {
-        ids.extend_from_slice(markers.start(message.role.as_str())?);
-        let from = ids.len();
-        match &message.token_ids {
-            Some(stored) => ids.extend_from_slice(stored),
-            None => ids.extend(text.encode(&message.content, false)?),
-        }
-        if i < last && !ids.ends_with(&markers.end) {
-            ids.extend_from_slice(&markers.end);
-        }
+        let content = match &message.token_ids {
+            Some(stored) => stored.clone(),
+            None => text.encode(&message.content, false)?,
+        };
+        let turn = markers.push_turn(&mut ids, message.role.as_str(), &content, i == last)?;
         if message.role == Role::Assistant {
-            fit.extend((from.max(1)..ids.len()).map(|next| next - 1));
-        }
-        if i < last {
-            ids.extend_from_slice(&markers.extra_end);
+            fit.extend((turn.start.max(1)..turn.end).map(|next| next - 1));
         }
     }
     Ok(Turns { corpus, ids, fit })

@@ -81,7 +81,7 @@ pub(super) fn gradient(
 ) -> Result<(f64, Vec<Tensor<2>>), TransmuteError> {
     let decoder = start.decoder();
     let index = start.batches[at].index.clone();
-    let rows = start.batches[at].rows.len().max(1) as f64;
+    let rows = index.dims()[0].max(1) as f64;
     let plain = BatchAdapters::everywhere([adapter.clone()]);
     let count = decoder.config().num_layers;
     let mut states = vec![start.state(at)];

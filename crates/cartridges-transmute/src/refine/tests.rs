@@ -141,12 +141,7 @@ fn gradients_are_those_of_finite_differences() {
 fn steps_bring_the_student_nearer_to_the_teacher() {
     let decoder = tiny::decoder();
     let pairs = tiny::pairs(13, 2, 4, true);
-    let texts = tiny::pairs(14, 1, 3, true);
-    let background: Vec<Vec<u32>> = texts.groups[0]
-        .turns
-        .iter()
-        .map(|t| t.ids.clone())
-        .collect();
+    let background = tiny::texts(14, 3);
     let material = material(&decoder, &pairs, &background);
     let options = RefineOptions {
         steps: 30,

@@ -142,27 +142,16 @@ fn a_patch_that_harms_is_refused() {
 fn background_keeps_the_model_nearer_to_itself() {
     let decoder = tiny::decoder();
     let pairs = tiny::pairs(2, 1, 30, true);
-    let texts = tiny::pairs(7, 1, 20, true);
-    let background: Vec<Vec<u32>> = texts.groups[0]
-        .turns
-        .iter()
-        .map(|t| t.ids.clone())
-        .collect();
-    let moved = |background: &[Vec<u32>]| {
+    let background = tiny::texts(7, 20);
+    let moved = |kept: &[Vec<u32>]| {
         let material = Material {
-            background,
+            background: kept,
             ..material(&decoder, &pairs, &pairs)
         };
         let (swept, _) = run(&material, &options());
         let patched = adapters(&decoder, &swept.adapter().unwrap().unwrap());
-        let other = tiny::pairs(7, 1, 20, true);
-        let all: Vec<Vec<u32>> = other.groups[0]
-            .turns
-            .iter()
-            .map(|t| t.ids.clone())
-            .collect();
         let looked = Material {
-            background: &all,
+            background: &background,
             ..material
         };
         let base = looked.background(2048).unwrap();

@@ -11,10 +11,9 @@ use cartridges_model::cartridge::{CartridgeDtype, save};
 use clap::Args;
 use serde_json::json;
 
-use super::eval::ask;
 use super::inspect::table::{bytes, fields};
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, writable_folder};
-use crate::pipeline::{Init, MatchArgs, SizeArgs, StartArgs, document_ids, read_data, start};
+use crate::pipeline::{Init, MatchArgs, SizeArgs, StartArgs, ask, document_ids, read_data, start};
 use crate::provenance::{program, sha256};
 
 /// Make a cartridge of a text in closed form, without any training.

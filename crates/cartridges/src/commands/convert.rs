@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::opening::RuntimeArgs;
+use crate::provenance::program;
 use input::Input;
 
 /// Convert a cartridge or an adapter into another format.
@@ -115,7 +116,7 @@ pub fn run(args: ConvertArgs, _runtime: &RuntimeArgs) -> Result<()> {
     let identity = input.identity().or(model);
     let dtype = args.dtype.map_or_else(|| input.dtype(), Into::into);
     let how = json!({
-        "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
+        "program": program(),
         "converted_from": input.format(),
         "named_model": input.named_model(),
         "source": input.made_by(),

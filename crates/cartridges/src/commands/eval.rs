@@ -3,24 +3,19 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use cartridges_engine::{Engine, EngineOptions};
-use cartridges_eval::{
-    Condition, Corpus, Machine, MeasureOptions, Measurement, QuestionList, Report, measure,
-};
+use cartridges_eval::{Condition, Corpus, Machine, MeasureOptions, QuestionList, Report};
 use cartridges_model::LanguageModel;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Args;
 use serde_json::json;
 
-use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::{
     ModelArgs, RuntimeArgs, load_adapter, load_cartridge, read_corpus, writable_folder,
 };
-use crate::pipeline::document_ids;
-use crate::progress::progress;
+use crate::pipeline::{ask, document_ids};
 use crate::provenance::{program, sha256, today};
 
 /// Ask the same questions without the document, with it, and behind cartridges and adapters.
@@ -167,24 +162,6 @@ impl EvalArgs {
         }
         Ok(conditions)
     }
-}
-
-/// Asks all questions under one condition, with progress on stderr.
-pub(super) fn ask(
-    engine: &mut Engine,
-    condition: &Condition,
-    questions: &QuestionList,
-    options: &MeasureOptions,
-) -> Result<Measurement> {
-    if stop_flag().load(Ordering::Relaxed) {
-        return Err(Interrupted("measuring").into());
-    }
-    let progress = progress(1, "asking", "questions");
-    let row = measure(engine, condition, questions, options, &mut |done, total| {
-        progress.set_total(total as u64);
-        progress.set(done as u64, condition.name.clone());
-    })?;
-    Ok(row)
 }
 
 /// The document as reports name it; all empty where none was given.

@@ -1,30 +1,26 @@
 //! `cartridges synthesize`: self-study of texts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges_engine::{Engine, EngineOptions};
-use cartridges_model::text::ChatTokenizer;
 use cartridges_study::client::{
     ChatClient, ChatMessage, ChatRequest, ClientConfig, FinishReason, HttpClient, PromptCodec,
 };
 use cartridges_study::conversation::Role;
-use cartridges_study::resource::{
-    Drawing, LatexConfig, Resource, ResourceConfig, SharedCodec, WeightedResource, load_all,
-};
+use cartridges_study::resource::{LatexConfig, ResourceConfig, WeightedResource};
 use cartridges_study::run::SynthesisReport;
 use cartridges_study::seed_prompt::{SeedType, own_prompts};
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::interrupt::stop_flag;
-use crate::local_client::{ChatCodec, LocalClient, TokenizerCodec};
+use crate::local_client::{ChatCodec, LocalClient};
 use crate::local_teacher::LocalTeacher;
-use crate::opening::{ModelArgs, RuntimeArgs, read_text, writable_folder};
-use crate::pipeline::{model_name, self_study};
+use crate::opening::{ModelArgs, RuntimeArgs, read_text, settings, writable_folder};
+use crate::pipeline::{load_sources, model_name, self_study};
 
 /// Let a model write conversations about texts: the data that a cartridge is trained on.
 #[derive(Debug, Clone, Args)]
@@ -151,11 +147,6 @@ struct Resources {
     resources: Vec<WeightedResource>,
 }
 
-/// Settings from a TOML file.
-fn settings<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    toml::from_str(&read_text(path)?).with_context(|| format!("settings in {}", path.display()))
-}
-
 impl SynthesizeArgs {
     fn sources(&self) -> Result<Vec<WeightedResource>> {
         let paths = self.corpus.iter();
@@ -186,7 +177,7 @@ impl SynthesizeArgs {
             }
         }
         let model = self.model.open(&runtime.open()?)?;
-        let resources = loaded(sources, &model.text, config)?;
+        let resources = load_sources(sources, &model.text, config)?;
         let name = model_name(&model.identity);
         let mut engine = Engine::new(model, options(config));
         let mut client = LocalClient::new(&mut engine, stop_flag());
@@ -201,7 +192,7 @@ impl SynthesizeArgs {
         runtime: &RuntimeArgs,
     ) -> Result<(PathBuf, SynthesisReport)> {
         let (text, identity) = self.model.open_text()?;
-        let resources = loaded(sources, &text, &config)?;
+        let resources = load_sources(sources, &text, &config)?;
         let codec: Arc<dyn PromptCodec> = Arc::new(ChatCodec(text));
         let mut client = HttpClient::new(servers, Some(codec), stop_flag())?;
         client.check_servers().context("asking the servers")?;
@@ -265,17 +256,4 @@ fn check_log_probs(client: &mut HttpClient, config: &SelfStudyConfig) -> Result<
         }
     }
     Ok(())
-}
-
-fn loaded(
-    sources: &[WeightedResource],
-    text: &ChatTokenizer,
-    config: &SelfStudyConfig,
-) -> Result<Vec<Box<dyn Resource>>> {
-    let codec: SharedCodec = Arc::new(TokenizerCodec(text.clone()));
-    let drawing = Drawing {
-        chunker: config.chunker,
-        prompts: config.prompts(),
-    };
-    Ok(load_all(sources, &codec, &drawing)?)
 }

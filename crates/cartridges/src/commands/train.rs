@@ -14,11 +14,11 @@ use cartridges_train::{
 use clap::Args;
 use serde::Deserialize;
 
-use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, read_text, writable_folder};
+use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, settings, writable_folder};
 use crate::pipeline::{
-    GroupArgs, JointSpec, Member, StartArgs, Surroundings, View, distill_in, fetch_remote_data,
-    start, train_jointly,
+    GroupArgs, JointSpec, Member, StartArgs, Surroundings, View, distill_in, start, train_jointly,
 };
+use crate::provenance::program;
 use crate::sharing::local_sources;
 
 /// Train a cartridge on conversations of self-study.
@@ -102,8 +102,7 @@ pub struct TrainArgs {
 impl TrainArgs {
     fn config(&self) -> Result<TrainConfig> {
         let mut config: TrainConfig = match &self.config {
-            Some(path) => toml::from_str(&read_text(path)?)
-                .with_context(|| format!("settings in {}", path.display()))?,
+            Some(path) => settings(path)?,
             None => TrainConfig::default(),
         };
         if !self.data.is_empty() {
@@ -170,16 +169,13 @@ pub fn run(args: TrainArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut hub = ResolveOptions::from_env();
     hub.offline |= args.model.offline;
     hub.notice = Some(Arc::new(|line| eprintln!("{line}")));
-    fetch_remote_data(&mut config.eval_data)?;
     if let Some(path) = &args.joint {
         let spec = JointSpec::read(path, &config, &hub)?;
         let model = args.model.open(&runtime.open()?)?;
         return train_jointly(&spec, &config, &args.start, &model, &args.out);
     }
     config.eval_data = local_sources(&config.eval_data, &hub)?;
-    let mut data = config.data.clone();
-    fetch_remote_data(&mut data)?;
-    let data = local_sources(&data, &hub)?;
+    let data = local_sources(&config.data, &hub)?;
     let mut members = args.group.begin(&config)?.into_iter();
     let Some(first) = members.next() else {
         bail!("there is nobody to train");
@@ -267,7 +263,7 @@ fn train_as(
         return Ok(());
     }
     let made_by = serde_json::json!({
-        "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
+        "program": program(),
         "start": how,
         "training": done.how,
         "data": taken,

@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::opening::{ModelArgs, RuntimeArgs, load_cartridge, writable_folder};
 use crate::progress::progress;
+use crate::provenance::program;
 
 /// Solve a thought adapter: weight deltas that make the model answer as if it saw the text.
 ///
@@ -31,7 +32,7 @@ use crate::progress::progress;
 /// used, and adds to a cartridge if it was solved behind one.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Example:\n  cartridges synthesize handbook.txt --out runs/handbook\n  cartridges \
+    after_help = "Example:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook\n  cartridges \
 transmute --data runs/handbook/dataset.parquet --out adapters/handbook --rank 32 --refine 100\n  \
 cartridges chat --adapter adapters/handbook"
 )]
@@ -269,7 +270,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         adapter = refined.adapter;
     }
     let made_by = json!({
-        "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
+        "program": program(),
         "data": corpora.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         "student_context": args.student_context.to_string(),
         "pairing": pairing,
@@ -300,10 +301,6 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
 /// One file per layer and corpus, and one per layer for the background.
 fn save_statistics(out: &Path, statistics: &LayerStatistics) -> Result<(), TransmuteError> {
     let folder = out.join("statistics");
-    std::fs::create_dir_all(&folder).map_err(|source| TransmuteError::Read {
-        path: folder.clone(),
-        source,
-    })?;
     let layer = statistics.layer;
     for corpus in &statistics.corpora {
         let names = corpus

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{Cartridge, HostCartridge};
+use cartridges_model::digest::hex;
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
     Alone, BestBy, CHECKPOINT, CheckpointError, Evaluation, Exchange, Hooks, RunEnd, RunError,
@@ -253,8 +254,5 @@ pub(super) fn run_name(
         }
     }
     hash.update(asked);
-    hash.finalize()[..16]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&hash.finalize()[..16])
 }

@@ -300,7 +300,10 @@ fn read_list(settings: &EvalQuestions) -> Result<Asked> {
 }
 
 /// The rows of `eval_data`, packed as those that are trained on.
-fn held_back_rows(model: &LanguageModel, config: &TrainConfig) -> Result<Vec<PackedRow>> {
+pub(super) fn held_back_rows(
+    model: &LanguageModel,
+    config: &TrainConfig,
+) -> Result<Vec<PackedRow>> {
     if config.eval_data.is_empty() {
         return Ok(Vec::new());
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use cartridges_model::LanguageModel;
+use cartridges_model::digest::hex;
 use cartridges_ops::DeviceChoice;
 use cartridges_study::conversation::Conversation;
 use cartridges_train::{
@@ -245,10 +246,7 @@ fn digest(conversations: &[Conversation]) -> String {
             }
         }
     }
-    hash.finalize()[..16]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&hash.finalize()[..16])
 }
 
 /// Processes that this one has started.

@@ -16,10 +16,12 @@ use cartridges_train::{
 use serde::Deserialize;
 
 use super::distill::run_name;
+use super::evaluations::held_back_rows;
 use super::start::{Init, StartArgs, start};
 use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::{read_corpus, read_text, writable_folder};
 use crate::progress::progress;
+use crate::provenance::program;
 use crate::sharing::local_sources;
 
 /// What is read from the file of `--joint`.
@@ -185,7 +187,7 @@ pub fn train_jointly(
     let names: Vec<&str> = spec.cartridge.iter().map(|m| m.name.as_str()).collect();
     for ((one, name), start) in trainer.trainers().iter().zip(&names).zip(made_by) {
         let made_by = serde_json::json!({
-            "program": concat!("cartridges ", env!("CARGO_PKG_VERSION")),
+            "program": program(),
             "start": start,
             "training": { "steps": one.steps_done(), "config": one.config() },
             "joint": { "with": names, "settings": spec.joint },
@@ -229,14 +231,9 @@ fn prepare<'a>(
             member.name
         );
     }
-    let held_back = match config.eval_every > 0 && !config.eval_data.is_empty() {
-        true => {
-            let (conversations, _) = read_mixture(&config.eval_data, config.seed)?;
-            let (made, _) =
-                examples(&conversations, &model.text, vocab, &config).context("eval_data")?;
-            pack(&made, &config)
-        }
-        false => Vec::new(),
+    let held_back = match config.eval_every {
+        0 => Vec::new(),
+        _ => held_back_rows(model, &config)?,
     };
     let mut args = args.clone();
     if let Some(from) = &member.from {

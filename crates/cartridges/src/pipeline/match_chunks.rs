@@ -38,7 +38,8 @@ pub fn match_chunks(
     let markers = model.text.message_ids()?;
     let frame = document_ids(model, "")?;
     let window = model.decoder.config().max_position_embeddings;
-    let around = frame.len() + turn(markers, &encode(model, REPEAT)?, &[]).len() + SLACK;
+    let repeat = encode(model, REPEAT)?;
+    let around = frame.len() + turn(markers, &repeat, &[]).len() + SLACK;
     let room = window.saturating_sub(around) / 2;
     if room < SLACK {
         bail!("a window of {window} tokens is too short to match anything in it");
@@ -67,7 +68,7 @@ pub fn match_chunks(
     let mut chunks = Vec::with_capacity(texts.len());
     for (text, talks) in texts.iter().zip(asked) {
         let document = document_ids(model, text)?;
-        let repeated = turn(markers, &encode(model, REPEAT)?, &encode(model, text)?);
+        let repeated = turn(markers, &repeat, &encode(model, text)?);
         let limit = match args.queries {
             MatchQueries::Repetition => 0,
             MatchQueries::Both => (TALK_SHARE * repeated.len() as f64) as usize,

@@ -13,12 +13,13 @@ use cartridges_model::cartridge::Cartridge;
 use cartridges_model::text::{ChatMessage, RenderOptions};
 use cartridges_study::conversation::{Conversation, ConversationKind, Message, Metadata, Role};
 use cartridges_study::self_study::SelfStudyConfig;
-use cartridges_study::top_logprobs::DenseTopLogprobs;
 use cartridges_train::{PackedRow, Teacher, TrainConfig, TrainOn, examples, pack, prompt_ids};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
+
+use crate::local_client::dense;
 
 /// A question as student and teacher read it.
 struct Question {
@@ -209,12 +210,7 @@ impl Teacher for EngineTeacher {
         let scores = engine.score(&requests)?;
         let mut conversations = Vec::with_capacity(said.len());
         for ((question, answer), score) in said.into_iter().zip(scores) {
-            let top = score.top_logprobs.unwrap_or_default();
-            let top = DenseTopLogprobs {
-                k: top.k,
-                token_ids: top.ids,
-                logprobs: top.logprobs,
-            };
+            let top = dense(score.top_logprobs.unwrap_or_default());
             let answer = Message {
                 content: answer.text,
                 role: Role::Assistant,

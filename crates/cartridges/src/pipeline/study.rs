@@ -7,10 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use cartridges_engine::Engine;
 use cartridges_model::cartridge::ModelIdentity;
+use cartridges_model::text::ChatTokenizer;
 use cartridges_study::client::ChatClient;
 use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
-use cartridges_study::resource::Resource;
+use cartridges_study::resource::{Drawing, Resource, SharedCodec, WeightedResource, load_all};
 use cartridges_study::run::{Outcome, SynthesisReport, SynthesisRun};
 use cartridges_study::self_study::SelfStudyConfig;
 
@@ -66,6 +67,23 @@ pub fn self_study(
         Outcome::Finished { dataset, report } => Ok((dataset, report)),
         Outcome::Stopped { .. } => Err(Interrupted("self-study").into()),
     }
+}
+
+/// Loads what is to be studied, in the tokens of `text`.
+///
+/// # Errors
+/// The first that cannot be loaded.
+pub fn load_sources(
+    sources: &[WeightedResource],
+    text: &ChatTokenizer,
+    config: &SelfStudyConfig,
+) -> Result<Vec<Box<dyn Resource>>> {
+    let codec: SharedCodec = Arc::new(TokenizerCodec(text.clone()));
+    let drawing = Drawing {
+        chunker: config.chunker,
+        prompts: config.prompts(),
+    };
+    Ok(load_all(sources, &codec, &drawing)?)
 }
 
 /// Self-study of one text with the model in this process; see [`self_study`].

@@ -3,14 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
 use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, StopRules};
 use cartridges_eval::{
     Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList, Report,
-    Timing, measure,
+    Timing,
 };
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{CartridgeDtype, HostCartridge, save};
@@ -20,12 +19,11 @@ use cartridges_train::TrainConfig;
 
 use super::recipe::Recipe;
 use super::{Corpus, shown};
-use crate::interrupt::{Interrupted, stop_flag};
 use crate::opening::Runtime;
 use crate::pipeline::{
-    MatchArgs, SizeArgs, StartArgs, distill, document_ids, read_data, self_study_of_text, start,
+    MatchArgs, SizeArgs, StartArgs, ask, distill, document_ids, read_data, self_study_of_text,
+    start,
 };
-use crate::progress::progress;
 use crate::provenance::{program, sha256, today};
 
 /// Room for a batch of self-study behind the demo text, and a few stored prompts: the whole job
@@ -238,27 +236,14 @@ impl Job<'_> {
     }
 
     fn measure(&mut self, condition: Condition) -> Result<()> {
-        if stop_flag().load(Ordering::Relaxed) {
-            return Err(Interrupted("measuring").into());
-        }
         let Some(questions) = &self.questions else {
             return Ok(());
         };
-        let progress = progress(1, "asking", "questions");
-        let row = measure(
-            &mut self.engine,
-            &condition,
-            questions,
-            &MeasureOptions {
-                instruction: self.recipe.instruction.clone(),
-                ..MeasureOptions::default()
-            },
-            &mut |done, total| {
-                progress.set_total(total as u64);
-                progress.set(done as u64, String::new());
-            },
-        )?;
-        drop(progress);
+        let options = MeasureOptions {
+            instruction: self.recipe.instruction.clone(),
+            ..MeasureOptions::default()
+        };
+        let row = ask(&mut self.engine, &condition, questions, &options)?;
         let generated = row.generated_accuracy.as_ref().map_or(0.0, |e| e.value);
         eprintln!(
             "measured {:<32} NLL/token {:.2} · 4-way {:.0} % · generated {:.0} % · {:.0} s",

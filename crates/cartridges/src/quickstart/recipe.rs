@@ -11,7 +11,7 @@ use cartridges_train::{Recompute, TrainConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::opening::read_text;
+use crate::opening::settings;
 
 /// What can be set from the command line.
 #[derive(Debug, Clone, Args)]
@@ -73,9 +73,8 @@ impl RecipeArgs {
     pub fn resolve(&self, smoke: bool) -> Result<Recipe> {
         let mut recipe = if smoke { smoke_recipe() } else { full_recipe() };
         if let Some(path) = &self.config {
-            let named = || format!("settings in {}", path.display());
-            let changes = toml::from_str(&read_text(path)?).with_context(named)?;
-            recipe = changed(&recipe, changes).with_context(named)?;
+            recipe = changed(&recipe, settings(path)?)
+                .with_context(|| format!("settings in {}", path.display()))?;
         }
         if let Some(n) = self.conversations {
             recipe.study.num_conversations = n;

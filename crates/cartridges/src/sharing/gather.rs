@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use cartridges_eval::Report;
 use cartridges_model::adapter::load_adapter;
 use cartridges_model::cartridge::{CartridgeDtype, load, torch::write_pt};
@@ -14,6 +14,7 @@ use super::Kind;
 use super::card::{Card, about_adapter, about_cartridge, about_dataset};
 use super::yaml::yaml;
 use crate::commands::inspect::conversations;
+use crate::opening::read_json;
 
 /// Far more than any real plan or report.
 const LARGEST_TEXT: u64 = 64 << 20;
@@ -168,16 +169,8 @@ fn measured(path: &Path) -> Result<Option<Report>> {
 /// A JSON file of a folder; null if it is not there.
 fn json_beside(folder: &Path, name: &str) -> Result<Value> {
     let path = folder.join(name);
-    let Ok(about) = std::fs::metadata(&path) else {
-        return Ok(Value::Null);
-    };
-    let named = || format!("{}", path.display());
-    if !about.is_file() || about.len() > LARGEST_TEXT {
-        bail!(
-            "{}: expected a file of at most {LARGEST_TEXT} bytes",
-            named()
-        );
+    match path.exists() {
+        true => read_json(&path, LARGEST_TEXT),
+        false => Ok(Value::Null),
     }
-    let text = std::fs::read(&path).with_context(named)?;
-    serde_json::from_slice(&text).with_context(named)
 }

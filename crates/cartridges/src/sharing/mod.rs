@@ -1,5 +1,6 @@
 //! Data sets, cartridges and adapters as repositories of the hub hold them.
 
+mod artifact;
 mod card;
 mod gather;
 mod kind;

@@ -1,12 +1,13 @@
-//! Data sets that are named by their repository.
+//! Data sets that are named by where they are kept.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use cartridges_model::hub::{ResolveOptions, pull_files};
+use cartridges_model::wandb::WandbSource;
 use cartridges_train::DataSource;
 
-use super::Kind;
+use super::{Kind, artifact};
 
 /// Files of a repository that are taken: data, weights, settings, text. Hidden ones and programs are not.
 pub(crate) fn is_kept(path: &str) -> bool {
@@ -25,8 +26,8 @@ pub(crate) fn is_kept(path: &str) -> bool {
     KINDS.contains(&extension) && !path.split('/').any(|part| part.starts_with('.'))
 }
 
-/// The same sources with those that are named `hf:owner/name[@revision]` replaced by the folder in the
-/// hub's cache that they were fetched into.
+/// The same sources with those that are elsewhere replaced by what was fetched into the cache: the folder
+/// of `hf:owner/name[@revision]`, the parquet files of `wandb:ENTITY/PROJECT/NAME:VERSION`.
 ///
 /// # Errors
 /// If one cannot be had or holds no conversations in the reference's layout.
@@ -34,21 +35,21 @@ pub(crate) fn local_sources(
     sources: &[DataSource],
     options: &ResolveOptions,
 ) -> Result<Vec<DataSource>> {
-    sources
-        .iter()
-        .map(|source| {
-            let mut source = source.clone();
-            if let Some(name) = source
-                .path
-                .to_str()
-                .and_then(|path| path.strip_prefix("hf:"))
-            {
-                let named = format!("hf:{name}");
-                source.path = fetched(name, options).context(named)?;
-            }
-            Ok(source)
-        })
-        .collect()
+    let mut local = Vec::new();
+    for source in sources {
+        let name = source.path.to_str().unwrap_or_default();
+        if WandbSource::is_one(name) {
+            local.extend(artifact::fetch(&name.parse()?, source)?);
+        } else if let Some(repository) = name.strip_prefix("hf:") {
+            local.push(DataSource {
+                path: fetched(repository, options).with_context(|| name.to_owned())?,
+                ..source.clone()
+            });
+        } else {
+            local.push(source.clone());
+        }
+    }
+    Ok(local)
 }
 
 fn fetched(name: &str, options: &ResolveOptions) -> Result<PathBuf> {

@@ -148,9 +148,8 @@ fn rows_that_are_not_wanted_are_left_out_and_counted() {
     // Arbitrary weights may have repeated themselves or said nothing, too.
     assert!(numbers[0] >= 1 && numbers[1] >= 1, "{said}");
     assert_eq!(taken + numbers.iter().sum::<usize>(), rows + 2);
-    let manifest = std::fs::read(place.path("cartridge/cartridge.json")).unwrap();
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    let data = &manifest["made_by"]["data"][0];
+    let made_by = place.made_by("cartridge");
+    let data = &made_by["data"][0];
     assert_eq!(data["dropped"]["duplicates"], numbers[0]);
     assert_eq!(data["conversations"], taken);
 }

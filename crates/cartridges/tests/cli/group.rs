@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::stages::{Place, SYNTHESIZE, TRAIN, lines, signal_when};
+#[cfg(unix)]
+use super::stages::signal_when;
+use super::stages::{Place, SYNTHESIZE, TRAIN, json_lines, lines};
 use super::*;
 
 /// A place with conversations.
@@ -13,13 +15,10 @@ fn studied() -> Place {
 }
 
 fn losses(log: &str) -> Vec<f64> {
-    let text = std::fs::read_to_string(log).unwrap();
-    text.lines()
-        .map(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["loss"]
-                .as_f64()
-                .unwrap()
-        })
+    let lines = json_lines(log);
+    lines
+        .iter()
+        .map(|line| line["loss"].as_f64().unwrap())
         .collect()
 }
 
@@ -158,12 +157,8 @@ fn several_cartridges_are_trained_together_and_answer_together() {
         assert_eq!(lines(&scores), 3);
         let scores = std::fs::read_to_string(&scores).unwrap();
         assert!(scores.contains("eval_alone/loss") && scores.contains("eval_composed/loss"));
-        let manifest = std::fs::read(place.path(&format!("set/{name}/cartridge.json"))).unwrap();
-        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-        assert_eq!(
-            manifest["made_by"]["joint"]["with"],
-            json!(["lamp", "bell"])
-        );
+        let made_by = place.made_by(&format!("set/{name}"));
+        assert_eq!(made_by["joint"]["with"], json!(["lamp", "bell"]));
     }
     place.works(
         "chat --cartridge path:set/lamp --cartridge path:set/bell --max-new-tokens 3 --prompt Hello",

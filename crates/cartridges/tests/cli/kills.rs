@@ -3,10 +3,12 @@
 #![cfg(unix)]
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::stages::{Place, SYNTHESIZE};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::stages::{Place, SYNTHESIZE, json_lines, lines, signal_when, wait_until};
 use super::*;
 
 const KILLS: usize = 20;
@@ -54,17 +56,12 @@ fn twenty_kills_at_random_moments_change_nothing() {
     let place = place(SETTINGS);
     let (whole, time) = undisturbed(&place);
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let mut state = seed.as_nanos() as u64 | 1;
-    println!("seed {state}, undisturbed {time:?}");
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let seed = seed.as_nanos() as u64;
+    println!("seed {seed}, undisturbed {time:?}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut kills, mut behind_a_checkpoint, mut finished) = (0, 0, 0);
     while kills < KILLS {
-        let moment = Instant::now() + time.mul_f64(random());
+        let moment = Instant::now() + time.mul_f64(rng.random());
         let mut child = place.start(TRAIN);
         let ended = loop {
             match child.try_wait().unwrap() {
@@ -101,24 +98,13 @@ fn twenty_kills_at_random_moments_change_nothing() {
     assert!(behind_a_checkpoint > 0);
 }
 
-/// A limit on the size of files stands for a full disk: the log reaches it in the middle of the run.
+/// The log reaches the limit in the middle of the run.
 #[test]
 fn out_of_disk_in_the_middle_keeps_the_checkpoint() {
     let place = place("steps = 40\nsave_every = 1\n");
     let (whole, _) = undisturbed(&place);
-    let args = place.args(TRAIN);
-    let quoted: Vec<String> = args.iter().map(|a| format!("'{a}'")).collect();
-    // Blocks of 512 bytes: more than a checkpoint, less than forty lines of the log.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 12; exec \"$0\" {}",
-        quoted.join(" ")
-    );
-    let output = Command::new("sh")
-        .args(["-c", &script])
-        .arg(env!("CARGO_BIN_EXE_cartridges"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    // More than a checkpoint, less than forty lines of the log.
+    let output = place.with_small_disk(12, TRAIN);
     let stderr = utf8(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let last = stderr.lines().last().unwrap();
@@ -131,13 +117,9 @@ fn out_of_disk_in_the_middle_keeps_the_checkpoint() {
     place.works(TRAIN);
     assert!(cartridge(&place) == whole, "resuming changed the result");
     // The line that was cut off is no part of the log.
-    let log = std::fs::read_to_string(place.path("cartridge/train.jsonl")).unwrap();
-    let steps: Vec<u64> = (log.lines())
-        .map(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["step"]
-                .as_u64()
-                .unwrap()
-        })
+    let log = json_lines(&place.path("cartridge/train.jsonl"));
+    let steps: Vec<u64> = (log.iter())
+        .map(|line| line["step"].as_u64().unwrap())
         .collect();
     assert_eq!((steps.first(), steps.last()), (Some(&1), Some(&40)));
 }
@@ -145,39 +127,9 @@ fn out_of_disk_in_the_middle_keeps_the_checkpoint() {
 #[test]
 fn a_folder_that_is_closed_in_the_middle_keeps_the_checkpoint() {
     let place = place("steps = 3000\nsave_every = 1\n");
-    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     let out = place.path("cartridge");
-    std::fs::create_dir(&out).unwrap();
-    let mut command = program(&place.home);
-    if root {
-        // Permissions do not bind the superuser, so that someone else runs the program.
-        const NOBODY: u32 = 65_534;
-        let copy = place.path("program");
-        std::fs::copy(env!("CARGO_BIN_EXE_cartridges"), &copy).unwrap();
-        for folder in [place.home.path(), Path::new(&out)] {
-            std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).unwrap();
-        }
-        command = Command::new(copy);
-        command
-            .env("CARTRIDGES_CACHE", place.path("models"))
-            .uid(NOBODY)
-            .gid(NOBODY);
-    }
-    let child = command
-        .args(place.args(TRAIN))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    while checkpoint(&place).is_none() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(120),
-            "no checkpoint came"
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut child = place.start_bound(TRAIN);
+    wait_until(&mut child, || checkpoint(&place).is_some());
     std::fs::set_permissions(&out, PermissionsExt::from_mode(0o555)).unwrap();
     let output = child.wait_with_output().unwrap();
     std::fs::set_permissions(&out, PermissionsExt::from_mode(0o777)).unwrap();
@@ -197,15 +149,8 @@ fn a_folder_that_is_closed_in_the_middle_keeps_the_checkpoint() {
     assert!((1..3000).contains(&step), "{step}");
     // It goes on from there.
     let log = place.path("cartridge/train.jsonl");
-    let before = std::fs::read_to_string(&log).unwrap().lines().count();
-    place.write("train.toml", "steps = 3000\nsave_every = 1\n");
-    let mut child = place.start(TRAIN);
-    while std::fs::read_to_string(&log).unwrap().lines().count() <= before + 1 {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let before = lines(&log);
+    signal_when(place.start(TRAIN), "-KILL", || lines(&log) > before + 1);
     let log = std::fs::read_to_string(&log).unwrap();
     let next = log.lines().nth(before).unwrap();
     let next: Value = serde_json::from_str(next).unwrap();

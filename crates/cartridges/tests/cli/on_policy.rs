@@ -10,7 +10,9 @@ use cartridges_model::text::{ChatMessage, RenderOptions};
 use cartridges_study::parquet::read_conversations;
 use cartridges_train::{OnPolicyConfig, Teacher, TrainConfig, prompt_ids};
 
-use super::stages::{Place, SYNTHESIZE, TRAIN, lines, signal_when};
+use super::stages::{Place, SYNTHESIZE};
+#[cfg(unix)]
+use super::stages::{TRAIN, json_lines, lines, signal_when};
 use super::*;
 
 fn own_answers() -> TrainConfig {
@@ -133,10 +135,9 @@ fn own_answers_come_nearer_to_the_teachers_and_a_stopped_run_goes_on() {
     let (killed, _) = signal_when(place.start(&words), "-INT", || lines(&log) > 7);
     assert_eq!(killed, Some(1));
     place.works(&words);
-    let divergences: Vec<f64> = std::fs::read_to_string(&log)
-        .unwrap()
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["on_policy_kl"].as_f64())
+    let divergences: Vec<f64> = json_lines(&log)
+        .iter()
+        .filter_map(|line| line["on_policy_kl"].as_f64())
         .collect();
     assert_eq!(divergences.len(), 21);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;

@@ -4,6 +4,8 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use cartridges_model::cartridge::load_manifest;
+
 use super::chat::talking_model;
 use super::*;
 
@@ -62,6 +64,54 @@ impl Place {
     pub(super) fn fails(&self, words: &str, names: &[&str]) {
         let args = self.args(words);
         fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), names);
+    }
+
+    /// The end of the program where no file may outgrow `blocks` of 512 bytes, which stands for a full disk:
+    /// both make a write fail in the middle.
+    #[cfg(unix)]
+    pub(super) fn with_small_disk(&self, blocks: u32, words: &str) -> Output {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_cartridges")])
+            .args(self.args(words))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Starts the program so that permissions bind it: they do not bind the superuser, for whom somebody
+    /// else runs it.
+    #[cfg(unix)]
+    pub(super) fn start_bound(&self, words: &str) -> Child {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        use std::os::unix::process::CommandExt;
+        const NOBODY: u32 = 65_534;
+        let home = self.home.path();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let copy = home.join("program");
+        if !copy.exists() {
+            mode(home, 0o777);
+            std::fs::copy(env!("CARGO_BIN_EXE_cartridges"), &copy).unwrap();
+            mode(&copy, 0o755);
+        }
+        let mut command = program_at(&copy, &self.home);
+        command
+            .args(self.args(words))
+            .current_dir(home)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if std::fs::metadata(home).unwrap().uid() == 0 {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.spawn().unwrap()
+    }
+
+    /// What a cartridge's folder says of how it was made.
+    pub(super) fn made_by(&self, folder: &str) -> Value {
+        let manifest = load_manifest(Path::new(&self.path(folder))).unwrap();
+        manifest.made_by
     }
 
     pub(super) fn start(&self, words: &str) -> Child {
@@ -209,7 +259,6 @@ fn a_folder_that_cannot_be_written_is_named_before_the_work_begins() {
     }
 }
 
-/// A limit on the size of files stands for a full disk: both make a write fail in the middle.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_an_error_and_what_was_there_stays() {
@@ -221,20 +270,8 @@ fn a_full_disk_is_an_error_and_what_was_there_stays() {
 
     // What is left of the run that is finished is not in the way.
     std::fs::remove_file(place.path("cartridge/checkpoint.safetensors")).unwrap();
-    let args = place.args(&TRAIN.replace("--tokens 8", "--tokens 200 --init random --steps 2"));
-    let quoted: Vec<String> = args.iter().map(|a| format!("'{a}'")).collect();
-    let output = Command::new("sh")
-        .args([
-            "-c",
-            &format!(
-                "trap '' XFSZ; ulimit -f 8; exec \"$0\" {}",
-                quoted.join(" ")
-            ),
-        ])
-        .arg(env!("CARGO_BIN_EXE_cartridges"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let words = TRAIN.replace("--tokens 8", "--tokens 200 --init random --steps 2");
+    let output = place.with_small_disk(8, &words);
     let stderr = utf8(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let last = stderr.lines().last().unwrap();
@@ -246,13 +283,8 @@ fn a_full_disk_is_an_error_and_what_was_there_stays() {
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
-/// Waits until `ready`, then sends the signal; gives the end of stderr.
-#[cfg(unix)]
-pub(super) fn signal_when(
-    mut child: Child,
-    signal: &str,
-    ready: impl Fn() -> bool,
-) -> (Option<i32>, String) {
+/// Waits until `ready`, while the program works.
+pub(super) fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
     let begin = Instant::now();
     while !ready() {
         assert!(
@@ -261,10 +293,20 @@ pub(super) fn signal_when(
         );
         assert!(
             child.try_wait().unwrap().is_none(),
-            "the work ended before the signal"
+            "the work ended too early"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until `ready`, then sends the signal; gives the end of stderr.
+#[cfg(unix)]
+pub(super) fn signal_when(
+    mut child: Child,
+    signal: &str,
+    ready: impl Fn() -> bool,
+) -> (Option<i32>, String) {
+    wait_until(&mut child, ready);
     let id = child.id().to_string();
     assert!(
         Command::new("kill")
@@ -279,6 +321,14 @@ pub(super) fn signal_when(
 
 pub(super) fn lines(path: &str) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// A file of a JSON value per line.
+pub(super) fn json_lines(path: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 pub(super) fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -415,9 +465,8 @@ fn training_takes_its_data_and_its_logs_from_a_file_of_settings() {
     assert!(!Path::new(&place.path("cartridge/wandb")).exists());
     assert!(Path::new(&place.path("cartridge/checkpoint-000003.safetensors")).exists());
     assert!(!Path::new(&place.path("cartridge/checkpoint-000002.safetensors")).exists());
-    let manifest = std::fs::read(place.path("cartridge/cartridge.json")).unwrap();
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    let training = &manifest["made_by"]["training"];
+    let made_by = place.made_by("cartridge");
+    let training = &made_by["training"];
     assert_eq!(training["steps"], 3);
     assert_eq!(training["config"]["data"][0]["weight"], 1.5);
     assert!(training["best"]["held_out_loss"].as_f64().unwrap() > 0.0);

@@ -10,11 +10,9 @@ fn started(place: &Place, more: &str) -> (HostCartridge, Value) {
          --steps 1 --lr 1e-9 --out path:started {more}"
     ));
     let folder = place.path("started");
-    let (cartridge, _) = cartridges_model::cartridge::load(Path::new(&folder)).unwrap();
-    let json = std::fs::read_to_string(format!("{folder}/cartridge.json")).unwrap();
-    let json: Value = serde_json::from_str(&json).unwrap();
+    let (cartridge, manifest) = cartridges_model::cartridge::load(Path::new(&folder)).unwrap();
     std::fs::remove_dir_all(folder).unwrap();
-    (cartridge, json["made_by"]["start"].clone())
+    (cartridge, manifest.made_by["start"].clone())
 }
 
 fn distance(a: &HostCartridge, b: &HostCartridge) -> f32 {

@@ -1,9 +1,9 @@
 //! What goes wrong around a self-study: servers, texts that change, a full disk, a folder that is
 //! closed. The message names it, what is finished stays, and the same command goes on.
 
-#[cfg(unix)]
-use super::stages::signal_when;
 use super::stages::{Place, files};
+#[cfg(unix)]
+use super::stages::{signal_when, wait_until};
 use super::text_server::{Act, TextServer, talk};
 use super::*;
 
@@ -127,7 +127,6 @@ fn a_text_that_changes_underneath_is_named() {
 const MANY: &str =
     "synthesize --corpus path:text.txt --out path:study --config path:many.toml --batch 4";
 
-/// A limit on the size of files stands for a full disk: both make a write fail in the middle.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_ends_a_self_study_that_goes_on_when_there_is_room() {
@@ -135,16 +134,7 @@ fn a_full_disk_ends_a_self_study_that_goes_on_when_there_is_room() {
     let parts = place.path("study/parts");
     signal_when(place.start(MANY), "-KILL", || files(&parts).len() >= 2);
     let kept = files(&parts);
-    let quoted: Vec<String> = place.args(MANY).iter().map(|a| format!("'{a}'")).collect();
-    let limited = format!(
-        "trap '' XFSZ; ulimit -f 2; exec \"$0\" {}",
-        quoted.join(" ")
-    );
-    let output = Command::new("sh")
-        .args(["-c", &limited, env!("CARGO_BIN_EXE_cartridges")])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = place.with_small_disk(2, MANY);
     let stderr = utf8(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let last = stderr.lines().last().unwrap();
@@ -156,46 +146,18 @@ fn a_full_disk_ends_a_self_study_that_goes_on_when_there_is_room() {
     assert!(files(&parts).starts_with(&kept));
 }
 
-/// The superuser may write anywhere, so the program runs as somebody else where the test is run by it.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_is_closed_underneath_ends_a_self_study_that_goes_on_when_it_is_open() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    use std::os::unix::process::CommandExt;
+    use std::os::unix::fs::PermissionsExt;
 
-    const NOBODY: u32 = 65534;
     let place = Place::new();
-    let home = place.home.path();
-    let mode = |path: &Path, mode: u32| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     };
-    let superuser = std::fs::metadata(home).unwrap().uid() == 0;
-    mode(home, 0o777);
-    let program_copy = home.join("cartridges");
-    std::fs::copy(env!("CARGO_BIN_EXE_cartridges"), &program_copy).unwrap();
-    mode(&program_copy, 0o755);
-    let start = || {
-        let mut command = Command::new(&program_copy);
-        command
-            .args(place.args(MANY))
-            .env("CARTRIDGES_CACHE", home.join("cache"))
-            .env("HF_HUB_OFFLINE", "1")
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if superuser {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        command.spawn().unwrap()
-    };
-    let parts = home.join("study/parts");
-    let child = start();
-    let begin = std::time::Instant::now();
-    while files(text(&parts)).len() < 2 {
-        assert!(begin.elapsed().as_secs() < 120, "the work never began");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let parts = place.home.path().join("study/parts");
+    let mut child = place.start_bound(MANY);
+    wait_until(&mut child, || files(text(&parts)).len() >= 2);
     mode(&parts, 0o555);
     let output = child.wait_with_output().unwrap();
     let stderr = utf8(&output.stderr);
@@ -206,7 +168,7 @@ fn a_folder_that_is_closed_underneath_ends_a_self_study_that_goes_on_when_it_is_
     }
     let kept = files(text(&parts));
     mode(&parts, 0o755);
-    let output = start().wait_with_output().unwrap();
+    let output = place.start_bound(MANY).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", utf8(&output.stderr));
     assert!(files(text(&parts)).starts_with(&kept));
 }

@@ -6,7 +6,7 @@ use cartridges_study::parquet::read_conversations;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::stages::{Place, files};
+use super::stages::{Place, files, wait_until};
 
 const RUN: &str =
     "synthesize --corpus path:text.txt --out path:study --config path:kills.toml --batch 4";
@@ -24,10 +24,7 @@ fn times(place: &Place) -> (Duration, Duration) {
     let begin = Instant::now();
     let parts = place.path("study/parts");
     let mut child = place.start(RUN);
-    while files(&parts).is_empty() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(&mut child, || !files(&parts).is_empty());
     let first = begin.elapsed();
     assert!(child.wait().unwrap().success());
     (first, begin.elapsed())

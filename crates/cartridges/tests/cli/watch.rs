@@ -6,7 +6,7 @@ use cartridges_model::cartridge::{Cartridge, load};
 use cartridges_model::text::ChatMessage;
 use cartridges_train::{PackedRow, Target, row_loss};
 
-use super::stages::{Place, SYNTHESIZE, TRAIN};
+use super::stages::{Place, SYNTHESIZE, TRAIN, json_lines};
 use super::*;
 
 const INSTRUCTION: &str = "In a word.";
@@ -33,17 +33,8 @@ fn train(place: &Place, out: &str, settings: &str) -> String {
     place.works(&format!("{words} --config path:train.toml"))
 }
 
-fn json_lines(path: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
 fn best(place: &Place, out: &str) -> Value {
-    let manifest = std::fs::read(place.path(&format!("{out}/cartridge.json"))).unwrap();
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    manifest["made_by"]["training"]["best"].clone()
+    place.made_by(out)["training"]["best"].clone()
 }
 
 fn cartridge_bytes(place: &Place, out: &str) -> Vec<u8> {

@@ -1,28 +1,14 @@
 //! Cartridges of whole documents on a tiny model.
 
-use std::path::Path;
-
 use burn::tensor::Tensor;
 use cartridges_ops::AttentionLayout;
 
 use super::*;
 use crate::adapter::BatchAdapters;
 use crate::cartridge::matching::SlotShares;
+use crate::cartridge::tiny::tiny;
 use crate::cartridge::{Behind, first_tokens};
-use crate::decoder::{KvSource, ModelConfig, NoPast, Packed};
-use crate::weights::Weights;
-
-fn tiny() -> Decoder {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-qwen2");
-    let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
-    let weights = Weights::open(&folder).unwrap();
-    let (device, _) = "cpu"
-        .parse::<cartridges_ops::DeviceChoice>()
-        .unwrap()
-        .open()
-        .unwrap();
-    Decoder::load(config, &weights, &device, &mut |_, _| {}).unwrap()
-}
+use crate::decoder::{KvSource, NoPast, Packed};
 
 fn ids(count: usize, seed: u32) -> Vec<u32> {
     (0..count as u32)

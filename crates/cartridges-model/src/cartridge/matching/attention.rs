@@ -116,24 +116,9 @@ impl<'a> Reference<'a> {
     pub(super) fn for_each_scores(
         &self,
         keys: &[f32],
-        mut visit: impl FnMut(Range<usize>, &mut [f32]),
+        visit: impl FnMut(Range<usize>, &mut [f32]),
     ) {
-        let n = self.weights.len();
-        let m = keys.len() / self.dim;
-        let step = (CHUNK_SCORES / m).clamp(64, 8192).min(n);
-        let mut scores = vec![0.0; step * m];
-        for start in (0..n).step_by(step) {
-            let rows = start..(start + step).min(n);
-            let block = &mut scores[..rows.len() * m];
-            product_bt(
-                block,
-                &self.queries[self.span(&rows)],
-                keys,
-                self.dim,
-                self.scale(),
-            );
-            visit(rows, block);
-        }
+        each_scores(self.dim, self.queries, keys, visit);
     }
 
     /// Turns scores of the document's own keys into columns of `A`: `exp(s - ℓ)`, where `ℓ` is
@@ -201,20 +186,40 @@ impl<'a> Reference<'a> {
 
 /// `log Σ_j exp(q·k_j/√d)` of every query `[n, d]` over the keys `[m, d]`.
 pub(super) fn log_masses(dim: usize, queries: &[f32], keys: &[f32]) -> Vec<f64> {
-    let tokens = keys.len() / dim;
-    let scale = (dim as f32).sqrt().recip();
-    let step = (CHUNK_SCORES / tokens).clamp(64, 8192);
-    let mut scores = Vec::new();
     let mut masses = Vec::with_capacity(queries.len() / dim);
-    for block in queries.chunks(step * dim) {
-        scores.resize(block.len() / dim * tokens, 0.0);
-        product_bt(&mut scores, block, keys, dim, scale);
-        masses.extend(scores.chunks_exact_mut(tokens).map(|row| {
+    each_scores(dim, queries, keys, |_, scores| {
+        masses.extend(scores.chunks_exact_mut(keys.len() / dim).map(|row| {
             let (max, sum) = softmax_row(row);
             f64::from(max) + f64::from(sum).ln()
         }));
-    }
+    });
     masses
+}
+
+/// Calls `visit(rows, scores)` for blocks of queries `[n, d]`, with the scores `q·k/√d`, `[rows, m]`, for
+/// keys `[m, d]`.
+fn each_scores(
+    dim: usize,
+    queries: &[f32],
+    keys: &[f32],
+    mut visit: impl FnMut(Range<usize>, &mut [f32]),
+) {
+    let (n, m) = (queries.len() / dim, keys.len() / dim);
+    let scale = (dim as f32).sqrt().recip();
+    let step = (CHUNK_SCORES / m).clamp(64, 8192).min(n);
+    let mut scores = vec![0.0; step * m];
+    for start in (0..n).step_by(step) {
+        let rows = start..(start + step).min(n);
+        let block = &mut scores[..rows.len() * m];
+        product_bt(
+            block,
+            &queries[rows.start * dim..rows.end * dim],
+            keys,
+            dim,
+            scale,
+        );
+        visit(rows, block);
+    }
 }
 
 /// Sum of squares in `f64`.

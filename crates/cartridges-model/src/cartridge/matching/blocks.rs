@@ -47,16 +47,16 @@ pub fn match_blocks(
             weights: None,
         })
         .collect();
-    for input in &inputs {
-        input.validate()?;
-    }
-    options.validate()?;
     let Some((first, others)) = inputs.split_first() else {
         return Err(MatchError::NoBlocks);
     };
     if others.is_empty() {
         return match_head(first, options);
     }
+    for input in &inputs {
+        input.validate()?;
+    }
+    options.validate()?;
     let shares = mass_shares(&inputs);
     // A block that no query looks at is matched as if all did.
     let weights: Vec<Option<Vec<f32>>> = shares
@@ -76,12 +76,10 @@ pub fn match_blocks(
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let wanted: Vec<usize> = inputs.iter().map(|i| i.slots.min(i.tokens())).collect();
     let slots = match options.slot_shares {
-        SlotShares::Even => blocks
-            .iter()
-            .map(|b| b.slots.min(b.tokens(head_dim)))
-            .collect(),
-        SlotShares::Attention => attended(blocks, head_dim, &references, &shares),
+        SlotShares::Even => wanted,
+        SlotShares::Attention => attended(&references, &shares, wanted.iter().sum()),
     };
     let mut joined = HeadMatch::default();
     let mut before = 0;
@@ -116,12 +114,6 @@ pub fn match_blocks(
     Ok(joined)
 }
 
-impl Block {
-    fn tokens(&self, head_dim: usize) -> usize {
-        self.keys.len() / head_dim
-    }
-}
-
 /// `a_c` of every block and query: the block's share of the query's attention.
 fn mass_shares(inputs: &[HeadInput<'_>]) -> Vec<Vec<f64>> {
     let mut masses: Vec<Vec<f64>> = inputs
@@ -141,19 +133,9 @@ fn mass_shares(inputs: &[HeadInput<'_>]) -> Vec<Vec<f64>> {
     masses
 }
 
-/// Slots per block: of the keys with the largest mean square of attention in the whole document, those
+/// `wanted` slots in all, per block: of the keys with the largest mean square of attention in the whole document, those
 /// in the block; every block gets one at least.
-fn attended(
-    blocks: &[Block],
-    head_dim: usize,
-    references: &[Reference<'_>],
-    shares: &[Vec<f64>],
-) -> Vec<usize> {
-    let total = |slots: &[usize]| slots.iter().sum::<usize>();
-    let wanted: Vec<usize> = blocks
-        .iter()
-        .map(|b| b.slots.min(b.tokens(head_dim)))
-        .collect();
+fn attended(references: &[Reference<'_>], shares: &[Vec<f64>], wanted: usize) -> Vec<usize> {
     let mut energies: Vec<(f64, usize)> = Vec::new();
     for (index, (reference, shares)) in references.iter().zip(shares).enumerate() {
         let weight: f64 = shares.iter().map(|a| a * a).sum();
@@ -169,10 +151,10 @@ fn attended(
         energies.extend(own.into_iter().map(|e| (e, index)));
     }
     energies.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut slots = vec![1; blocks.len()];
+    let mut slots = vec![1; references.len()];
     for (_, block) in energies
         .into_iter()
-        .take(total(&wanted).saturating_sub(blocks.len()))
+        .take(wanted.saturating_sub(references.len()))
     {
         slots[block] += 1;
     }

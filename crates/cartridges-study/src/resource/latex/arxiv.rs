@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use cartridges_model::atomic_file::write_bytes;
 use cartridges_model::hub::ResolveOptions;
+use cartridges_model::is_loopback;
 use reqwest::{Client, StatusCode, Url, redirect};
 use tokio::runtime::{Builder, Handle};
 
-use crate::client::{chain, is_loopback};
+use crate::client::chain;
 use crate::resource::ResourceError;
 
 /// Where sources are fetched; `CARTRIDGES_ARXIV` names another place.
@@ -34,9 +35,8 @@ impl ArxivId {
     /// The identifier in a text: by itself, behind `arxiv:`, or in an address on arxiv.org.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let lower = text.to_lowercase();
-        let id = if let Some(at) = lower.strip_prefix("arxiv:") {
-            &text[text.len() - at.len()..]
+        let id = if let Some(id) = behind_scheme(text) {
+            id
         } else if let Some((_, path)) = text.split_once("arxiv.org/") {
             let (_, id) = path.split_once('/')?;
             id.split(['?', '#']).next()?
@@ -53,6 +53,12 @@ impl fmt::Display for ArxivId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What stands behind `arxiv:`, however that is written.
+pub(super) fn behind_scheme(text: &str) -> Option<&str> {
+    let (scheme, id) = text.split_once(':')?;
+    scheme.eq_ignore_ascii_case("arxiv").then_some(id)
 }
 
 /// Whether it has arXiv's present form or that of before April 2007.
@@ -86,12 +92,13 @@ pub(super) struct Arxiv {
 }
 
 impl Arxiv {
-    /// The place that the environment names; the models' cache has a folder for papers.
-    pub(super) fn from_env(offline: bool) -> Result<Self, ResourceError> {
+    /// The place that the environment names; the models' cache has a folder for papers. `id` is what it is
+    /// wanted for.
+    pub(super) fn from_env(offline: bool, id: &ArxivId) -> Result<Self, ResourceError> {
         let options = ResolveOptions::from_env();
         let cache = options
             .models_folder()
-            .map_err(|error| Self::error("", error))?;
+            .map_err(|error| Self::error(&id.0, error))?;
         let base = std::env::var(BASE_VARIABLE).ok();
         Ok(Self {
             base: base.filter(|b| !b.is_empty()).unwrap_or(BASE.to_owned()),
@@ -276,6 +283,7 @@ mod tests {
             "paper.tex",
             "arxiv:",
             "arxiv:../../x",
+            "arxiv:\u{212a}",
             "2506.0626",
             "arxiv:a b/1234567",
         ] {

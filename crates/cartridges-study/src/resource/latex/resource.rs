@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::arxiv::{Arxiv, ArxivId};
+use super::arxiv::{Arxiv, ArxivId, behind_scheme};
 use super::clean::{body, without_comments};
 use super::expand::{expanded, main_files};
 use super::source::{Source, normal};
@@ -19,25 +19,23 @@ use crate::resource::read::file_name;
 /// formulas stay as they are. Of the preamble, the title and the definitions of commands are kept.
 ///
 /// Instead of a path, `arxiv_id` names a paper of arXiv; its source is fetched once and kept in the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LatexConfig {
     /// The folder, file or archive; this or `arxiv_id`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// A paper of arXiv: `2506.06266`, `2506.06266v2`, or its address. Without a version, the one of the day
     /// of the first fetch stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arxiv_id: Option<String>,
     /// Whether papers come from the cache only (default false).
-    #[serde(default)]
     pub offline: bool,
     /// The main file, as a path in the folder or archive (default: the one that begins a document and
     /// that no other asks for; without one, all files in the order of their names).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub main: Option<String>,
     /// Whether the whole preamble is kept (default false).
-    #[serde(default)]
     pub preamble: bool,
 }
 
@@ -46,20 +44,16 @@ impl LatexConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: Some(path.into()),
-            arxiv_id: None,
-            offline: false,
-            main: None,
-            preamble: false,
+            ..Self::default()
         }
     }
 
     /// The paper that a text names, as `arxiv:2506.06266` or an address on arxiv.org.
     pub fn paper(text: &str) -> Option<Self> {
-        let named = text.to_lowercase().starts_with("arxiv:") || text.contains("arxiv.org/");
+        let named = behind_scheme(text).is_some() || text.contains("arxiv.org/");
         ArxivId::parse(text).filter(|_| named).map(|_| Self {
-            path: None,
             arxiv_id: Some(text.to_owned()),
-            ..Self::new("")
+            ..Self::default()
         })
     }
 
@@ -76,7 +70,7 @@ impl LatexConfig {
             (None, Some(text)) => {
                 let id = ArxivId::parse(text)
                     .ok_or_else(|| field("arxiv_id", text, "an identifier such as 2506.06266"))?;
-                let path = Arxiv::from_env(self.offline)?.source(&id)?;
+                let path = Arxiv::from_env(self.offline, &id)?.source(&id)?;
                 Ok((path, format!("arxiv:{id}")))
             }
             (Some(_), Some(id)) => Err(field("arxiv_id", id, "either it or path")),

@@ -2,21 +2,22 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::table::{beginning, fields};
 use super::{Findings, View, conversations};
+use crate::opening::read_json;
 
 /// Far more than any real plan or report.
 const LARGEST_JSON: u64 = 256 << 20;
 
 /// The folder of a synthesis run, finished or not.
 pub(super) fn run_folder(folder: &Path, view: &View) -> Result<Findings> {
-    let plan = read_json(&folder.join("plan.json"))?;
+    let plan = read_json(&folder.join("plan.json"), LARGEST_JSON)?;
     let report_path = folder.join("report.json");
     let report = match report_path.is_file() {
-        true => Some(read_json(&report_path)?),
+        true => Some(read_json(&report_path, LARGEST_JSON)?),
         false => None,
     };
     let dataset = folder.join("dataset.parquet");
@@ -91,7 +92,7 @@ pub(super) fn run_folder(folder: &Path, view: &View) -> Result<Findings> {
 
 /// The model that the run around a data set was made with, if its plan says so.
 pub(super) fn model_of(dataset: &Path) -> Option<String> {
-    let plan = read_json(&dataset.parent()?.join("plan.json")).ok()?;
+    let plan = read_json(&dataset.parent()?.join("plan.json"), LARGEST_JSON).ok()?;
     Some(plan.get("model")?.as_str()?.to_owned())
 }
 
@@ -112,18 +113,6 @@ fn counts(value: Option<&Value>) -> String {
         true => total.to_string(),
         false => format!("{total} ({})", causes.join(", ")),
     }
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    let about = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?;
-    if !about.is_file() || about.len() > LARGEST_JSON {
-        bail!(
-            "{}: expected a file of at most {LARGEST_JSON} bytes",
-            path.display()
-        );
-    }
-    let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,28 +5,8 @@ use cartridges_model::hub::ResolveOptions;
 use cartridges_model::wandb::{WandbClient, WandbSource, download, list_files};
 use cartridges_train::DataSource;
 
-/// Puts files of this machine in the place of `wandb:ENTITY/PROJECT/NAME:VERSION`: all parquet files of
-/// the artifact, as the reference reads it, fetched into the cache. Others stay as they are.
-///
-/// # Errors
-/// If there is no key, no such artifact, no parquet file in it, or it does not come whole.
-pub fn fetch_remote_data(sources: &mut Vec<DataSource>) -> Result<()> {
-    let mut local = Vec::new();
-    for source in std::mem::take(sources) {
-        match source
-            .path
-            .to_str()
-            .filter(|path| WandbSource::is_one(path))
-        {
-            None => local.push(source),
-            Some(name) => local.extend(fetch(&name.parse()?, &source)?),
-        }
-    }
-    *sources = local;
-    Ok(())
-}
-
-fn fetch(name: &WandbSource, source: &DataSource) -> Result<Vec<DataSource>> {
+/// All parquet files of the artifact, as the reference reads it, fetched into the cache.
+pub(super) fn fetch(name: &WandbSource, source: &DataSource) -> Result<Vec<DataSource>> {
     let client = WandbClient::from_env()?;
     let files = list_files(&client, name)?;
     let wanted: Vec<_> = files
