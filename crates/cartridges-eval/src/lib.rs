@@ -17,6 +17,7 @@ mod questions;
 mod random;
 mod report;
 mod statistics;
+mod unrelated;
 
 pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
@@ -28,3 +29,4 @@ pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};
 pub use report::{Corpus, Machine, Report, Timing, gap_closed};
 pub use statistics::Estimate;
+pub use unrelated::perplexity;

@@ -80,6 +80,9 @@ pub struct Measurement {
     pub document_rows: usize,
     /// Bytes of keys and values in these rows, in f32.
     pub kv_bytes: u64,
+    /// Perplexity of text that has nothing to do with the document, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrelated: Option<f64>,
     /// Wall time in all.
     pub seconds: f64,
     /// Part of it spent scoring answers.
@@ -138,6 +141,7 @@ impl Measurement {
             tokens_before_answer: median(&before),
             document_rows: about.document_rows,
             kv_bytes: about.kv_bytes,
+            unrelated: None,
             seconds: about.seconds,
             score_seconds: about.score_seconds,
             generate_seconds: about.generate_seconds,

@@ -146,6 +146,16 @@ impl Report {
             text.push_str(&aligned(&lines));
         }
 
+        if let Some(base) = self.rows.iter().find_map(|row| row.unrelated) {
+            text.push_str("\nperplexity of unrelated text\n");
+            let lines = self.rows.iter().filter_map(|row| {
+                let found = row.unrelated?;
+                let change = format!("{:+.1} %", (found / base - 1.0) * 100.0);
+                Some(vec![row.condition.clone(), format!("{found:.2}"), change])
+            });
+            text.push_str(&aligned(&lines.collect::<Vec<_>>()));
+        }
+
         for row in &self.rows {
             if !matches!(row.kind, ConditionKind::Cartridge | ConditionKind::Adapter) {
                 continue;
@@ -300,6 +310,7 @@ mod tests {
             tokens_before_answer: 321.5,
             document_rows: 0,
             kv_bytes: 3 << 19,
+            unrelated: None,
             seconds: 2.04,
             score_seconds: 1.0,
             generate_seconds: 1.0,

@@ -50,5 +50,7 @@ pub use ridge::{
 };
 pub use rows::{Element, Rows};
 pub use statistics::{CorpusId, CorpusShare, SiteStatistics};
-pub use sweep::{LayerReport, LayerStatistics, Material, SweepOptions, Swept, Weighting, sweep};
+pub use sweep::{
+    Material, Sites, SweepOptions, Swept, TargetReport, TargetStatistics, Weighting, sweep,
+};
 pub use token_patch::{RankOne, SwiGlu, TokenPatch, TokenStates};

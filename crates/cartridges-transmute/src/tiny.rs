@@ -58,6 +58,7 @@ pub fn pairs(seed: u64, groups: usize, each: usize, prompted: bool) -> Pairs {
             corpus,
             ids: ids(&mut rng, 12),
             fit: (4..11).collect(),
+            first: 0,
         });
         Group {
             turns: turns.collect(),

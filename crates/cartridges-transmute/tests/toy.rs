@@ -83,6 +83,7 @@ fn pairs(facts: &[Fact], seed: u64, count: usize, slots: usize) -> Pairs {
             corpus: id,
             ids: question(&mut rng, entity, attribute, 0),
             fit: vec![4],
+            first: 0,
         }
     });
     let context = facts.iter().map(|fact| token(*fact));
@@ -272,7 +273,6 @@ fn the_model_answers_from_its_context_and_its_weights() {
 }
 
 #[test]
-#[ignore = "not reached yet: recall 0.60, known 0.93"]
 fn the_closed_form_holds_the_facts_and_keeps_what_was_known() {
     let toy = Toy::new();
     let facts = corpus(1, [8, 9]);
@@ -308,17 +308,24 @@ fn the_references_estimator_holds_next_to_nothing() {
 }
 
 #[test]
-#[ignore = "not reached yet: recall 0.81"]
-fn a_few_steps_make_rank_eight_enough() {
+fn a_few_steps_make_a_low_rank_enough() {
     let toy = Toy::new();
     let facts = corpus(1, [8, 9]);
-    let (closed, refined) = toy.adapter(&pairs(&facts, 2, 1024, 0), &Past::new(), 8, 100);
-    let (closed, refined) = (toy.use_of(&closed), toy.use_of(&refined));
-    let (before, after) = (toy.recall(&facts, &closed), toy.recall(&facts, &refined));
-    let known = toy.known(&refined);
-    println!("rank 8: recall {before}, refined {after}, known {known}");
-    assert!(after >= 0.9 && after >= before, "{before} {after}");
-    assert!(known >= 0.95, "{known}");
+    let fit = pairs(&facts, 2, 1024, 0);
+    let recalls = |rank| {
+        let (closed, refined) = toy.adapter(&fit, &Past::new(), rank, 100);
+        let (closed, refined) = (toy.use_of(&closed), toy.use_of(&refined));
+        let (before, after) = (toy.recall(&facts, &closed), toy.recall(&facts, &refined));
+        let known = toy.known(&refined);
+        println!("rank {rank}: recall {before}, refined {after}, known {known}");
+        assert!(known >= 0.95, "{known}");
+        (before, after)
+    };
+    let (_, after) = recalls(8);
+    assert!(after >= 0.9, "{after}");
+    // Too few for the closed form.
+    let (before, after) = recalls(3);
+    assert!(after >= before + 0.2, "{before} {after}");
 }
 
 #[test]

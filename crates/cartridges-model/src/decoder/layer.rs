@@ -37,6 +37,25 @@ impl LayerBatch<'_> {
     }
 }
 
+/// A part of a layer that adds to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Half {
+    /// Attention, which ends in `o_proj`.
+    Attention,
+    /// The feed-forward network, which ends in `down_proj`.
+    Mlp,
+}
+
+impl Half {
+    /// The map that it ends in.
+    pub fn site(self) -> Site {
+        match self {
+            Self::Attention => Site::OProj,
+            Self::Mlp => Site::DownProj,
+        }
+    }
+}
+
 /// The weights of one layer, projections `[out, in]` as checkpoints store them.
 #[derive(Debug, Clone)]
 pub struct Layer {
@@ -80,36 +99,49 @@ impl Layer {
         batch: LayerBatch<'_>,
         extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
     ) -> Tensor<2> {
-        let (residual, features) = self.before_down(x, batch, extend);
-        residual + batch.map(Site::DownProj, features, &self.down_proj)
+        let attended = self.attend(x.clone(), batch, extend);
+        let x = self.add(Half::Attention, x, attended, batch);
+        let gated = self.gate(x.clone(), batch);
+        self.add(Half::Mlp, x, gated, batch)
     }
 
-    /// The layer without its last map: the residual stream `[n, hidden]` to which `down_proj` adds, and
-    /// what it reads, `[n, intermediate]`.
-    pub fn before_down(
+    /// What `o_proj` reads, `[n, heads · head_dim]`, from the layer's input `x [n, hidden]`. `extend` as
+    /// for [`Layer::forward`].
+    pub fn attend(
         &self,
         x: Tensor<2>,
         batch: LayerBatch<'_>,
         extend: impl FnOnce(&Tensor<3>, Tensor<3>, Tensor<3>) -> (Tensor<3>, Tensor<3>),
-    ) -> (Tensor<2>, Tensor<2>) {
-        let eps = batch.config.rms_norm_eps;
-        let normed = rms_norm(x.clone(), &self.input_norm, eps);
+    ) -> Tensor<2> {
+        let normed = rms_norm(x, &self.input_norm, batch.config.rms_norm_eps);
         let (q, k, v) = self.project(normed, batch);
         let (k, v) = extend(&q, k, v);
         let attended = prefix_attention(q, k, v, batch.layout);
         let [n, heads, dim] = attended.dims();
-        let attended = attended.reshape([n, heads * dim]);
-        let x = x + batch.map(Site::OProj, attended, &self.o_proj);
-
-        let normed = rms_norm(x.clone(), &self.post_norm, eps);
-        let gate = batch.map(Site::GateProj, normed.clone(), &self.gate_proj);
-        let up = batch.map(Site::UpProj, normed, &self.up_proj);
-        (x, swiglu(gate, up))
+        attended.reshape([n, heads * dim])
     }
 
-    /// `down_proj` of `features [n, intermediate]`, without adapters.
-    pub fn down(&self, features: Tensor<2>) -> Tensor<2> {
-        self.down_proj.project(features)
+    /// What `down_proj` reads, `[n, intermediate]`, from the residual stream behind attention.
+    pub fn gate(&self, x: Tensor<2>, batch: LayerBatch<'_>) -> Tensor<2> {
+        let normed = rms_norm(x, &self.post_norm, batch.config.rms_norm_eps);
+        let gate = batch.map(Site::GateProj, normed.clone(), &self.gate_proj);
+        let up = batch.map(Site::UpProj, normed, &self.up_proj);
+        swiglu(gate, up)
+    }
+
+    /// The residual stream `x [n, hidden]` with what the last map of a half makes of `features`.
+    pub fn add(
+        &self,
+        half: Half,
+        x: Tensor<2>,
+        features: Tensor<2>,
+        batch: LayerBatch<'_>,
+    ) -> Tensor<2> {
+        let weight = match half {
+            Half::Attention => &self.o_proj,
+            Half::Mlp => &self.down_proj,
+        };
+        x + batch.map(half.site(), features, weight)
     }
 
     /// Queries `[n, heads, d]`, keys and values `[n, kv_heads, d]`, rotated to their positions.

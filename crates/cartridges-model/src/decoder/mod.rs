@@ -11,7 +11,7 @@ mod model;
 mod rope;
 
 pub use config::{Architecture, ConfigError, Llama3Scaling, ModelConfig, RopeConfig};
-pub use layer::{Layer, LayerBatch};
+pub use layer::{Half, Layer, LayerBatch};
 pub use load::{LoadError, Precision};
 pub use model::{Decoder, KvSource, NoPast, Packed};
 pub use rope::{RotaryAngles, RotaryTable};

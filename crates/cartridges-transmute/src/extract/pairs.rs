@@ -2,6 +2,9 @@
 
 use cartridges_model::text::{ChatMessage, ChatTokenizer, MessageIds, RenderOptions};
 use cartridges_study::conversation::{Conversation, Role};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TransmuteError;
@@ -49,6 +52,8 @@ pub struct Turns {
     pub ids: Vec<u32>,
     /// Where in `ids` the next token is one of the assistant's, in ascending order: these are fitted.
     pub fit: Vec<usize>,
+    /// The first row of `ids` that may be looked at.
+    pub first: usize,
 }
 
 /// Conversations with the same prompt.
@@ -78,16 +83,18 @@ impl Pairs {
         turns.map(|turns| turns.fit.len()).sum()
     }
 
-    /// Takes every `nth` conversation out, for validation; `nth` 0 takes none.
+    /// Takes one conversation of `nth` out, for validation, chosen at random with a fixed seed: data that
+    /// go through their subjects in turn would lose some of them otherwise. `nth` 0 takes none.
     pub fn split_off(&mut self, nth: usize) -> Self {
         let mut taken = Self::default();
-        let mut seen = 0;
+        let count: usize = self.groups.iter().map(|group| group.turns.len()).sum();
+        let mut chosen: Vec<bool> = (0..count).map(|i| nth > 0 && i < count / nth).collect();
+        chosen.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
+        let mut chosen = chosen.into_iter();
         for group in &mut self.groups {
             let turns = std::mem::take(&mut group.turns).into_iter();
-            let (mine, rest): (Vec<Turns>, Vec<Turns>) = turns.partition(|_| {
-                seen += 1;
-                nth > 0 && seen % nth == 0
-            });
+            let (mine, rest): (Vec<Turns>, Vec<Turns>) =
+                turns.partition(|_| chosen.next() == Some(true));
             group.turns = rest;
             if !mine.is_empty() {
                 taken.groups.push(Group {
@@ -138,7 +145,8 @@ pub fn pair<'a>(
         };
         let group = &mut pairs.groups[at];
         let before = group.student.len().min(group.teacher.len());
-        turns.fit.retain(|row| before + row >= options.sink);
+        turns.first = options.sink.saturating_sub(before);
+        turns.fit.retain(|row| *row >= turns.first);
         match turns.fit.is_empty() {
             true => pairs.left_out += 1,
             false => group.turns.push(turns),
@@ -211,5 +219,10 @@ fn turns(
             fit.extend((turn.start.max(1)..turn.end).map(|next| next - 1));
         }
     }
-    Ok(Turns { corpus, ids, fit })
+    Ok(Turns {
+        corpus,
+        ids,
+        fit,
+        first: 0,
+    })
 }

@@ -1,8 +1,8 @@
-//! Batches that go through a model layer by layer, together.
+//! Batches that go through a model together.
 
 use burn::tensor::Tensor;
 use cartridges_model::adapter::BatchAdapters;
-use cartridges_model::decoder::{Decoder, LayerBatch, RotaryAngles};
+use cartridges_model::decoder::{Decoder, Half, LayerBatch, RotaryAngles};
 
 use super::batch::Batch;
 use crate::error::TransmuteError;
@@ -10,17 +10,20 @@ use crate::error::TransmuteError;
 /// Keys and values of a cartridge, per layer.
 pub(crate) type Past = [(Tensor<3>, Tensor<3>)];
 
-/// The residual states of some batches before a layer.
+/// The residual states of some batches on their way through a model, half a layer at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Stream<'a> {
     decoder: &'a Decoder,
     past: &'a Past,
     pub(crate) batches: Vec<Batch>,
     angles: Vec<RotaryAngles>,
-    /// `[rows, hidden]` of each batch, before layer `layer`.
+    /// `[rows, hidden]` of each batch, before `place`.
     states: Vec<Tensor<2>>,
-    layer: usize,
+    place: Place,
 }
+
+/// A half of a layer, which ends in a map that adds to the residual stream.
+pub(crate) type Place = (usize, Half);
 
 impl<'a> Stream<'a> {
     /// The batches before the first layer, behind the keys and values `past`.
@@ -34,12 +37,17 @@ impl<'a> Stream<'a> {
             decoder,
             past,
             batches,
-            layer: 0,
+            place: (0, Half::Attention),
         }
     }
 
     pub(crate) fn decoder(&self) -> &'a Decoder {
         self.decoder
+    }
+
+    /// Where it is: all states are those before this half.
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// The state of a batch, `[rows, hidden]`.
@@ -61,17 +69,37 @@ impl<'a> Stream<'a> {
 
     /// The rows that are looked at, `[n, hidden]`.
     pub(crate) fn looked_at(&self, batch: usize) -> Tensor<2> {
-        let index = self.batches[batch].index.clone();
-        self.states[batch].clone().select(0, index)
+        self.rows(batch, self.state(batch))
     }
 
-    /// What the next layer makes of a batch: the residual stream without what `down_proj` adds, and what
-    /// `down_proj` reads.
-    pub(crate) fn parts(&self, batch: usize) -> (Tensor<2>, Tensor<2>) {
-        let about = self.about(self.layer, batch, BatchAdapters::NONE);
-        let layer = &self.decoder.layers()[self.layer];
-        let extend = |_: &Tensor<3>, k, v| self.extend(self.layer, k, v);
-        layer.before_down(self.state(batch), about, extend)
+    /// Of `x [rows, any]` the rows that are looked at.
+    pub(crate) fn rows(&self, batch: usize, x: Tensor<2>) -> Tensor<2> {
+        x.select(0, self.batches[batch].index.clone())
+    }
+
+    /// What the map at the stream's place reads, for all rows of a batch.
+    pub(crate) fn features(&self, batch: usize) -> Tensor<2> {
+        let (number, half) = self.place;
+        let layer = &self.decoder.layers()[number];
+        let about = self.about(number, batch, BatchAdapters::NONE);
+        match half {
+            Half::Attention => layer.attend(self.state(batch), about, |_, k, v| {
+                self.extend(number, k, v)
+            }),
+            Half::Mlp => layer.gate(self.state(batch), about),
+        }
+    }
+
+    /// The states of a batch behind the stream's place, from its [`Self::features`].
+    pub(crate) fn after(
+        &self,
+        batch: usize,
+        features: Tensor<2>,
+        adapters: &BatchAdapters,
+    ) -> Tensor<2> {
+        let (number, half) = self.place;
+        let about = self.about(number, batch, adapters);
+        self.decoder.layers()[number].add(half, self.state(batch), features, about)
     }
 
     fn extend(&self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
@@ -99,24 +127,27 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// All batches through the next layer, with adapters.
-    pub(crate) fn advance(&mut self, adapters: &BatchAdapters) {
+    /// All batches through the next half of a layer, with adapters at the map in which it ends.
+    pub(crate) fn step(&mut self, adapters: &BatchAdapters) {
         for batch in 0..self.batches.len() {
-            self.states[batch] = self.layer(self.layer, batch, self.state(batch), adapters);
+            self.states[batch] = self.after(batch, self.features(batch), adapters);
         }
-        self.layer += 1;
+        self.place = match self.place {
+            (layer, Half::Attention) => (layer, Half::Mlp),
+            (layer, Half::Mlp) => (layer + 1, Half::Attention),
+        };
     }
 
-    /// All batches through the next layer, whose outputs are known.
-    pub(crate) fn advance_to(&mut self, states: Vec<Tensor<2>>) {
-        self.states = states;
-        self.layer += 1;
+    /// All batches through a whole layer, with adapters at the maps in which its halves end.
+    pub(crate) fn advance(&mut self, adapters: &BatchAdapters) {
+        self.step(adapters);
+        self.step(adapters);
     }
 
     /// The rows that are looked at after the last layer and the final norm, from where the stream is.
     pub(crate) fn finish(mut self, adapters: &BatchAdapters) -> Vec<Tensor<2>> {
-        while self.layer < self.decoder.config().num_layers {
-            self.advance(adapters);
+        while self.place.0 < self.decoder.config().num_layers {
+            self.step(adapters);
         }
         let rows = (0..self.batches.len()).map(|batch| self.looked_at(batch));
         rows.map(|rows| self.decoder.final_norm(rows, BatchAdapters::NONE))

@@ -55,9 +55,9 @@ pub fn refine(
     options.check()?;
     let decoder = material.decoder;
     adapter.check(decoder.config())?;
-    let pairs = material.paired(material.fit, options.batch_tokens)?;
+    let pairs = material.paired(material.fit, options.batch_tokens, 0.0)?;
     let base = material.background(options.batch_tokens)?;
-    let judge = material.paired(material.validation, options.batch_tokens)?;
+    let judge = material.paired(material.validation, options.batch_tokens, 0.0)?;
     let facts = wanted(&pairs.teacher, options.top_k, options.hidden > 0.0)?;
     let kept = wanted(&base, options.top_k, false)?;
     let teacher = judge.teacher.finish(BatchAdapters::NONE);

@@ -65,7 +65,7 @@ fn with_all_tokens_the_loss_is_the_divergence_and_with_few_it_is_less() {
     let decoder = tiny::decoder();
     let pairs = tiny::pairs(11, 1, 3, true);
     let paired = material(&decoder, &pairs, &[])
-        .paired(&pairs, 2048)
+        .paired(&pairs, 2048, 0.0)
         .unwrap();
     let adapter = Arc::new(ThoughtAdapter::from_host(
         &adapter(&decoder),
@@ -93,7 +93,7 @@ fn gradients_are_those_of_finite_differences() {
     let decoder = tiny::decoder();
     let pairs = tiny::pairs(12, 1, 3, true);
     let mut paired = material(&decoder, &pairs, &[])
-        .paired(&pairs, 2048)
+        .paired(&pairs, 2048, 0.0)
         .unwrap();
     let plain = Arc::new(ThoughtAdapter::from_host(
         &adapter(&decoder),

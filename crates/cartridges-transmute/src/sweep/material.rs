@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use cartridges_model::decoder::Decoder;
 
 use crate::error::TransmuteError;
-use crate::extract::{Batch, Group, Pairs, Stream};
+use crate::extract::{Batch, Group, Pairs, Stream, Turns};
 use crate::statistics::CorpusId;
 
 /// The model and the tokens of a transmutation.
@@ -32,6 +32,8 @@ pub(crate) struct Paired<'a> {
     pub student: Stream<'a>,
     /// The corpus of each batch.
     pub corpora: Vec<CorpusId>,
+    /// What each row that is looked at counts, per batch.
+    pub weights: Vec<Vec<f32>>,
 }
 
 impl<'a> Material<'a> {
@@ -39,22 +41,38 @@ impl<'a> Material<'a> {
         self.past.first().map_or(0, |(keys, _)| keys.dims()[0])
     }
 
-    /// Conversations as batches of at most so many tokens behind each prompt.
+    /// Conversations as batches of at most so many tokens behind each prompt. Positions that are fitted
+    /// count 1; with `questions` above 0 all others are looked at too and count that.
     pub(crate) fn paired(
         &self,
         pairs: &Pairs,
         batch_tokens: usize,
+        questions: f32,
     ) -> Result<Paired<'a>, TransmuteError> {
         let device = self.decoder.device();
         let (mut teacher, mut student) = (Vec::new(), Vec::new());
-        let mut corpora = Vec::new();
+        let (mut corpora, mut weights) = (Vec::new(), Vec::new());
         for group in &pairs.groups {
             for part in parts(group, batch_tokens) {
                 let turns = &group.turns[part];
-                let sequences: Vec<(&[u32], &[usize])> = turns
+                let rows: Vec<Vec<usize>> = turns
                     .iter()
-                    .map(|t| (t.ids.as_slice(), t.fit.as_slice()))
+                    .map(|turns| match questions > 0.0 {
+                        true => (turns.first..turns.ids.len()).collect(),
+                        false => turns.fit.clone(),
+                    })
                     .collect();
+                let pairs = turns.iter().zip(&rows);
+                let sequences: Vec<(&[u32], &[usize])> = pairs
+                    .clone()
+                    .map(|(turns, rows)| (turns.ids.as_slice(), rows.as_slice()))
+                    .collect();
+                let weight = |turns: &Turns, row| match turns.fit.binary_search(row) {
+                    Ok(_) => 1.0,
+                    Err(_) => questions,
+                };
+                let all = pairs.flat_map(|(turns, rows)| rows.iter().map(|r| weight(turns, r)));
+                weights.push(all.collect());
                 teacher.push(Batch::new(0, &group.teacher, &sequences, device)?);
                 student.push(Batch::new(
                     self.slots(),
@@ -69,6 +87,7 @@ impl<'a> Material<'a> {
             teacher: Stream::new(self.decoder, &[], teacher),
             student: Stream::new(self.decoder, self.past, student),
             corpora,
+            weights,
         })
     }
 

@@ -1,13 +1,13 @@
-//! The closed form, bottom-up: each layer's patch is solved on the student that the patches below it make.
+//! The closed form, bottom-up: each map's patch is solved on the student that the patches before it make.
 
-mod layer;
+mod collect;
 mod material;
 mod options;
 mod run;
 #[cfg(test)]
 mod tests;
 
+pub use collect::TargetStatistics;
 pub use material::Material;
-
-pub use options::{SweepOptions, Weighting};
-pub use run::{LayerReport, LayerStatistics, Swept, sweep};
+pub use options::{Sites, SweepOptions, Weighting};
+pub use run::{Swept, TargetReport, sweep};

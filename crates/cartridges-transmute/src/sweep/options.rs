@@ -1,8 +1,9 @@
 //! How a sweep goes.
 
+use cartridges_model::decoder::Half;
 use serde::{Deserialize, Serialize};
 
-use crate::error::TransmuteError;
+use crate::error::{TransmuteError, check_not_negative};
 use crate::ridge::RidgeOptions;
 
 /// What a fitted position counts.
@@ -16,21 +17,46 @@ pub enum Weighting {
     Divergence,
 }
 
+/// The maps of a layer that get a patch: those whose output is added to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sites {
+    /// `mlp.down_proj`.
+    #[default]
+    Down,
+    /// `self_attn.o_proj`.
+    Output,
+    /// First `self_attn.o_proj`, then `mlp.down_proj` for what is left.
+    Both,
+}
+
+impl Sites {
+    /// Whether the map in which a half of a layer ends is one of them.
+    pub(super) fn have(self, half: Half) -> bool {
+        match self {
+            Self::Down => half == Half::Mlp,
+            Self::Output => half == Half::Attention,
+            Self::Both => true,
+        }
+    }
+}
+
 /// The settings of a sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SweepOptions {
-    /// First and last layer with a patch at `mlp.down_proj`; all layers if there is none.
+    /// First and last layer with patches; all layers if there is none.
     pub layers: Option<(usize, usize)>,
+    /// The maps of a layer with a patch. Default [`Sites::Down`].
+    pub sites: Sites,
     /// Rank of each patch. Default 32.
     pub rank: usize,
     /// The regression.
     pub ridge: RidgeOptions,
     /// What a position counts. Default the same for all.
     pub weighting: Weighting,
-    /// With what a patch is multiplied, in the order in which it is tried: the first with which the
-    /// validation's divergence falls is taken, and without one the layer has no patch. Default 1, 0.5, 0.25.
-    pub scales: Vec<f32>,
+    /// What a position of a question counts against one of an answer: answers attend to it. Default 0.
+    pub questions: f32,
     /// Most tokens behind a prompt in one batch. Default 2048.
     pub batch_tokens: usize,
 }
@@ -41,14 +67,24 @@ impl Default for SweepOptions {
             layers: None,
             rank: 32,
             ridge: RidgeOptions::default(),
+            sites: Sites::Down,
             weighting: Weighting::Uniform,
-            scales: vec![1.0, 0.5, 0.25],
+            questions: 0.0,
             batch_tokens: 2048,
         }
     }
 }
 
 impl SweepOptions {
+    /// How many maps get a patch in a model of so many layers.
+    pub fn maps(&self, layers: usize) -> usize {
+        let count = self
+            .layers
+            .map_or(layers, |(first, last)| (last + 1).saturating_sub(first));
+        let both = usize::from(self.sites == Sites::Both);
+        count * (1 + both)
+    }
+
     /// The layers with a patch in a model of so many layers.
     ///
     /// # Errors
@@ -60,10 +96,7 @@ impl SweepOptions {
                 return Err(TransmuteError::field(field, "is 0, expected at least 1"));
             }
         }
-        if let Some(scale) = self.scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-            let problem = format!("hold {scale}, expected finite numbers above 0");
-            return Err(TransmuteError::field("scales", problem));
-        }
+        check_not_negative("questions", f64::from(self.questions))?;
         let (first, last) = self.layers.unwrap_or((0, layers.saturating_sub(1)));
         if first > last || last >= layers {
             let problem = format!("are {first} to {last}, the model has 0 to {}", layers - 1);

@@ -1,15 +1,13 @@
-//! The sweep over the layers.
+//! The sweep over the maps.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use cartridges_model::adapter::{
-    BatchAdapters, HostAdapter, HostPatch, Site, Target, ThoughtAdapter,
-};
+use cartridges_model::adapter::{BatchAdapters, HostAdapter, HostPatch, Target, ThoughtAdapter};
 use serde::Serialize;
 
-use super::layer::collect;
-use super::material::Material;
+use super::collect::{TargetStatistics, collect, lacks};
+use super::material::{Material, Paired};
 use super::options::{SweepOptions, Weighting};
 use crate::divergence::{divergences, mean_divergence};
 use crate::error::TransmuteError;
@@ -21,30 +19,19 @@ use crate::statistics::SiteStatistics;
 /// What a position counts at least and at most where it counts its divergence.
 const WEIGHTS: (f32, f32) = (0.05, 5.0);
 
-/// The statistics of one layer's `down_proj`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LayerStatistics {
-    /// The layer.
-    pub layer: usize,
-    /// One per corpus.
-    pub corpora: Vec<SiteStatistics>,
-    /// Of the background, without rows if there is none.
-    pub background: SiteStatistics,
-}
-
-/// What a sweep did at one layer.
+/// What a sweep did at one map.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LayerReport {
-    /// The layer.
-    pub layer: usize,
+pub struct TargetReport {
+    /// The map.
+    pub target: Target,
     /// How the solve went.
     pub ridge: RidgeReport,
-    /// The share of what the layer's output lacked that the patch of this rank gives, on the fitted rows.
+    /// The share of what the map's output lacked that the patch of this rank gives, on the fitted rows.
     pub explained: f64,
+    /// The same on the validation conversations, with `scale`; 0 if the patch was not taken.
+    pub held_out: f64,
     /// With what the patch is multiplied; none if it was not taken.
     pub scale: Option<f32>,
-    /// Divergence from the teacher on the validation conversations behind this layer, in nats per token.
-    pub divergence: f64,
 }
 
 /// A finished sweep.
@@ -52,14 +39,16 @@ pub struct LayerReport {
 pub struct Swept {
     /// The patches that were taken.
     pub patches: Vec<HostPatch>,
-    /// Divergence on the validation conversations without any patch, in nats per token.
+    /// Divergence from the teacher on the validation conversations without any patch, in nats per token.
     pub before: f64,
-    /// Layer by layer.
-    pub layers: Vec<LayerReport>,
+    /// The same with all of them.
+    pub after: f64,
+    /// Map by map.
+    pub targets: Vec<TargetReport>,
 }
 
 impl Swept {
-    /// The patches as an adapter; none if no layer took one.
+    /// The patches as an adapter; none if no map took one.
     ///
     /// # Errors
     /// If a patch is not finite.
@@ -71,9 +60,10 @@ impl Swept {
     }
 }
 
-/// Goes through the layers from below. At each the teacher's states are what the student's should be; the
-/// student's are those that the patches below have made. `keep` gets the statistics of each layer before
-/// they are dropped, `tell` the report.
+/// Goes through the maps from below. At each the teacher's states are what the student's should be; the
+/// student's are those that the patches before it have made. A patch is multiplied with what brings the
+/// validation's states nearest to the teacher's, 1 at most, and not taken if nothing above 0 does. `keep`
+/// gets the statistics of each map before they are dropped, `tell` the report.
 ///
 /// # Errors
 /// [`TransmuteError`], if a setting is wrong, there is nothing to fit, or a system cannot be solved; and
@@ -81,8 +71,8 @@ impl Swept {
 pub fn sweep(
     material: &Material<'_>,
     options: &SweepOptions,
-    keep: &mut dyn FnMut(&LayerStatistics) -> Result<(), TransmuteError>,
-    tell: &mut dyn FnMut(&LayerReport),
+    keep: &mut dyn FnMut(&TargetStatistics) -> Result<(), TransmuteError>,
+    tell: &mut dyn FnMut(&TargetReport),
 ) -> Result<Swept, TransmuteError> {
     let decoder = material.decoder;
     let layers = options.check(decoder.config().num_layers)?;
@@ -90,110 +80,102 @@ pub fn sweep(
         let problem = "have no token of the assistant, expected conversations with answers";
         return Err(TransmuteError::field("the conversations", problem));
     }
-    let mut pairs = material.paired(material.fit, options.batch_tokens)?;
-    let judge = material.paired(material.validation, options.batch_tokens)?;
+    let mut pairs = material.paired(material.fit, options.batch_tokens, options.questions)?;
+    let mut judge = material.paired(material.validation, options.batch_tokens, 0.0)?;
     let mut base = material.background(options.batch_tokens)?;
     let mut background = base.clone();
-    let weights = match options.weighting {
-        Weighting::Uniform => None,
-        Weighting::Divergence => Some(weights(material, &pairs.teacher, &pairs.student)?),
-    };
-    let wanted = judge.teacher.finish(BatchAdapters::NONE);
-    let judged = |stream: &Stream<'_>, adapters: &BatchAdapters| {
-        let found = stream.clone().finish(adapters);
+    if options.weighting == Weighting::Divergence {
+        weigh(&mut pairs)?;
+    }
+    let wanted = judge.teacher.clone().finish(BatchAdapters::NONE);
+    let judged = |student: &Stream<'_>| {
+        let found = student.clone().finish(BatchAdapters::NONE);
         mean_divergence(decoder, &wanted, &found)
     };
-    let mut validation = judge.student;
-    let mut best = judged(&validation, BatchAdapters::NONE)?;
     let mut swept = Swept {
         patches: Vec::new(),
-        before: best,
-        layers: Vec::new(),
+        before: judged(&judge.student)?,
+        after: 0.0,
+        targets: Vec::new(),
     };
-    for layer in 0..layers.end {
-        if !layers.contains(&layer) {
-            for stream in [&mut pairs.teacher, &mut pairs.student, &mut base] {
-                stream.advance(BatchAdapters::NONE);
-            }
-            background.advance(BatchAdapters::NONE);
-            validation.advance(BatchAdapters::NONE);
-            continue;
+    while pairs.student.place().0 < layers.end {
+        let (layer, half) = pairs.student.place();
+        for stream in [&mut pairs.teacher, &mut judge.teacher, &mut base] {
+            stream.step(BatchAdapters::NONE);
         }
-        let (statistics, outputs) = collect(
-            decoder,
-            layer,
-            &mut pairs,
-            weights.as_deref(),
-            &mut base,
-            &background,
-        )?;
-        keep(&statistics)?;
-        let (patch, mut report) = fitted(statistics, options)?;
-        let mut taken = None;
-        if let Some(patch) = patch {
-            for scale in &options.scales {
-                let patch = HostPatch {
-                    scale: *scale,
-                    ..patch.clone()
-                };
-                let adapters = alone(&patch, material)?;
-                let divergence = judged(&validation, &adapters)?;
-                if divergence < best {
-                    best = divergence;
-                    report.scale = Some(*scale);
-                    taken = Some((patch, adapters));
-                    break;
+        let mut adapters = BatchAdapters::default();
+        if layers.contains(&layer) && options.sites.have(half) {
+            let statistics = collect(&pairs, &base, &background)?;
+            keep(&statistics)?;
+            let (patch, mut report) = fitted(statistics, options)?;
+            if let Some(mut patch) = patch {
+                (patch.scale, report.held_out) = fitting_scale(&patch, &judge, material)?;
+                if patch.scale > 0.0 {
+                    report.scale = Some(patch.scale);
+                    adapters = alone(&patch, material)?;
+                    swept.patches.push(patch);
                 }
             }
+            tell(&report);
+            swept.targets.push(report);
         }
-        report.divergence = best;
-        match taken {
-            None => {
-                let [student, patched] = outputs;
-                pairs.student.advance_to(student);
-                background.advance_to(patched);
-                validation.advance(BatchAdapters::NONE);
-            }
-            Some((patch, adapters)) => {
-                for stream in [&mut pairs.student, &mut background, &mut validation] {
-                    stream.advance(&adapters);
-                }
-                swept.patches.push(patch);
-            }
+        for stream in [&mut pairs.student, &mut background, &mut judge.student] {
+            stream.step(&adapters);
         }
-        tell(&report);
-        swept.layers.push(report);
     }
+    swept.after = judged(&judge.student)?;
     Ok(swept)
 }
 
-/// The divergence of each fitted position, within bounds.
-fn weights(
+/// With what a patch brings the states of the validation's student nearest to the teacher's, between 0 and
+/// 1, and the share of what they lack that it gives then.
+fn fitting_scale(
+    patch: &HostPatch,
+    judge: &Paired<'_>,
     material: &Material<'_>,
-    teacher: &Stream<'_>,
-    student: &Stream<'_>,
-) -> Result<Vec<Vec<f32>>, TransmuteError> {
-    let finish = |stream: &Stream<'_>| stream.clone().finish(BatchAdapters::NONE);
-    let (teacher, student): (Vec<Tensor<2>>, _) = (finish(teacher), finish(student));
-    let pairs = teacher.iter().zip(&student);
-    pairs
-        .map(|(teacher, student)| {
-            let all = divergences(material.decoder, teacher, student)?;
-            Ok(all
-                .into_iter()
-                .map(|x| x.clamp(WEIGHTS.0, WEIGHTS.1))
-                .collect())
-        })
-        .collect()
+) -> Result<(f32, f64), TransmuteError> {
+    let adapters = alone(patch, material)?;
+    let (mut lacking, mut along, mut added) = (0.0, 0.0, 0.0);
+    for batch in 0..judge.corpora.len() {
+        let (features, lacks) = lacks(&judge.student, &judge.teacher, batch);
+        let gives = adapters.add(patch.target, &features, lacks.zeros_like());
+        let dot = |a: &Tensor<2>, b: &Tensor<2>| {
+            f64::from((a.clone() * b.clone()).sum().into_scalar::<f32>())
+        };
+        lacking += dot(&lacks, &lacks);
+        along += dot(&lacks, &gives);
+        added += dot(&gives, &gives);
+    }
+    if added <= 0.0 || along <= 0.0 {
+        return Ok((0.0, 0.0));
+    }
+    let scale = (along / added).min(1.0);
+    let explained = scale * (2.0 * along - scale * added) / lacking;
+    Ok((scale as f32, explained))
 }
 
-/// The patch of a layer at the rank that was asked for; none if there is nothing that it should change.
+/// Multiplies what each row counts with its divergence, within bounds.
+fn weigh(pairs: &mut Paired<'_>) -> Result<(), TransmuteError> {
+    let decoder = pairs.teacher.decoder();
+    let finish = |stream: &Stream<'_>| stream.clone().finish(BatchAdapters::NONE);
+    let (teacher, student): (Vec<Tensor<2>>, _) = (finish(&pairs.teacher), finish(&pairs.student));
+    let all = teacher.iter().zip(&student).zip(&mut pairs.weights);
+    for ((teacher, student), weights) in all {
+        let divergences = divergences(decoder, teacher, student)?;
+        for (weight, divergence) in weights.iter_mut().zip(divergences) {
+            *weight *= divergence.clamp(WEIGHTS.0, WEIGHTS.1);
+        }
+    }
+    Ok(())
+}
+
+/// The patch of a map at the rank that was asked for; none if there is nothing that it should change.
 fn fitted(
-    statistics: LayerStatistics,
+    statistics: TargetStatistics,
     options: &SweepOptions,
-) -> Result<(Option<HostPatch>, LayerReport), TransmuteError> {
-    let LayerStatistics {
-        layer,
+) -> Result<(Option<HostPatch>, TargetReport), TransmuteError> {
+    let TargetStatistics {
+        target,
         corpora,
         background,
     } = statistics;
@@ -206,22 +188,18 @@ fn fitted(
     };
     let background = (background.tokens() > 0).then_some(&background);
     let solution = solve(&facts, background, &options.ridge)?;
-    let mut report = LayerReport {
-        layer,
+    let mut report = TargetReport {
+        target,
         ridge: solution.report,
         explained: 0.0,
+        held_out: 0.0,
         scale: None,
-        divergence: 0.0,
     };
     if facts.target_energy() == 0.0 && solution.solved.weight().frobenius_norm() == 0.0 {
         return Ok((None, report));
     }
     let reduced = solution.solved.reduce(options.rank)?;
     report.explained = explained(&facts, &reduced.factors.product())?;
-    let target = Target::Layer {
-        layer,
-        site: Site::DownProj,
-    };
     let patch = reduced
         .factors
         .balanced()?

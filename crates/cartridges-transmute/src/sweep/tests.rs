@@ -8,7 +8,7 @@ use cartridges_model::decoder::Decoder;
 use cartridges_model::weights::Weights;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::{LayerStatistics, Material, SweepOptions, Swept, sweep};
+use super::{Material, SweepOptions, Swept, TargetStatistics, sweep};
 use crate::extract::{Pairs, values};
 use crate::fold::fold;
 use crate::tiny;
@@ -31,9 +31,9 @@ fn material<'a>(decoder: &'a Decoder, fit: &'a Pairs, validation: &'a Pairs) -> 
     }
 }
 
-fn run(material: &Material<'_>, options: &SweepOptions) -> (Swept, Vec<LayerStatistics>) {
+fn run(material: &Material<'_>, options: &SweepOptions) -> (Swept, Vec<TargetStatistics>) {
     let mut kept = Vec::new();
-    let mut keep = |statistics: &LayerStatistics| {
+    let mut keep = |statistics: &TargetStatistics| {
         kept.push(statistics.clone());
         Ok(())
     };
@@ -48,7 +48,7 @@ fn adapters(decoder: &Decoder, adapter: &HostAdapter) -> BatchAdapters {
 
 /// Teacher's minus student's states behind `layer` at the fitted rows, squared and summed.
 fn lacking(material: &Material<'_>, layer: usize, adapters: &BatchAdapters) -> f64 {
-    let mut pairs = material.paired(material.fit, 2048).unwrap();
+    let mut pairs = material.paired(material.fit, 2048, 0.0).unwrap();
     for below in 0..=layer {
         pairs.teacher.advance(BatchAdapters::NONE);
         // The layer that is looked at is not patched yet.
@@ -89,9 +89,9 @@ fn each_layer_lacks_what_the_patches_below_leave() {
     let (swept, kept) = run(&material, &options());
     let adapter = swept.adapter().unwrap().unwrap();
     assert!(
-        swept.layers.iter().all(|layer| layer.scale.is_some()),
+        swept.targets.iter().all(|report| report.scale.is_some()),
         "{:?}",
-        swept.layers
+        swept.targets
     );
     let patched = adapters(&decoder, &adapter);
     for (layer, statistics) in kept.iter().enumerate() {
@@ -109,19 +109,18 @@ fn each_layer_lacks_what_the_patches_below_leave() {
             "layer {layer}: {found}, unpatched {unpatched}"
         );
     }
-    let last = swept.layers.last().unwrap();
     assert!(
-        last.divergence < 0.7 * swept.before,
+        swept.after < 0.7 * swept.before,
         "{} of {}",
-        last.divergence,
+        swept.after,
         swept.before
     );
     // The streams of the sweep and a run with the finished adapter agree.
-    let pairs = material.paired(material.validation, 2048).unwrap();
+    let pairs = material.paired(material.validation, 2048, 0.0).unwrap();
     let teacher = pairs.teacher.finish(BatchAdapters::NONE);
     let student = pairs.student.finish(&patched);
     let again = crate::divergence::mean_divergence(&decoder, &teacher, &student).unwrap();
-    assert!((again - last.divergence).abs() < 1e-4 * again, "{again}");
+    assert!((again - swept.after).abs() < 1e-4 * again, "{again}");
 }
 
 #[test]
@@ -132,10 +131,11 @@ fn a_patch_that_harms_is_refused() {
     let right = tiny::pairs(4, 1, 3, false);
     let (swept, _) = run(&material(&decoder, &fit, &right), &options());
     assert!(swept.adapter().unwrap().is_none());
-    for report in &swept.layers {
+    for report in &swept.targets {
         assert!(report.explained > 0.1, "{report:?}");
-        assert_eq!((report.scale, report.divergence), (None, 0.0));
+        assert_eq!((report.scale, report.held_out), (None, 0.0));
     }
+    assert_eq!((swept.before, swept.after), (0.0, 0.0));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn patches_in_the_weights_give_the_logits_of_patches_beside_them() {
             decoder,
             ..material
         };
-        let student = material.paired(&pairs, 2048).unwrap().student;
+        let student = material.paired(&pairs, 2048, 0.0).unwrap().student;
         let logits = student.finish(adapters).into_iter();
         let logits = logits.map(|x| decoder.logits(x, BatchAdapters::NONE));
         logits

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use cartridges_engine::{Engine, EngineOptions};
-use cartridges_eval::{Condition, Corpus, Machine, MeasureOptions, QuestionList, Report};
+use cartridges_eval::{
+    Condition, Corpus, Machine, MeasureOptions, QuestionList, Report, perplexity,
+};
 use cartridges_model::LanguageModel;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::Args;
@@ -58,6 +60,10 @@ pub struct EvalArgs {
     /// Do not let the model write answers: much faster.
     #[arg(long)]
     no_generate: bool,
+    /// A text that has nothing to do with the document: its perplexity tells what else a condition
+    /// changes.
+    #[arg(long, value_name = "FILE")]
+    unrelated: Option<PathBuf>,
     /// Put behind every question, under every condition alike.
     #[arg(long, value_name = "TEXT", default_value_t = MeasureOptions::default().instruction)]
     instruction: String,
@@ -85,6 +91,7 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
         .questions
         .truncate(args.limit.unwrap_or(usize::MAX).max(1));
     let corpus = args.corpus.as_deref().map(read_corpus).transpose()?;
+    let unrelated = args.unrelated.as_deref().map(read_corpus).transpose()?;
     if let Some(out) = &args.out {
         writable_folder(out)?;
     }
@@ -103,7 +110,13 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
     };
     let rows = conditions
         .iter()
-        .map(|condition| ask(&mut engine, condition, &questions, &options))
+        .map(|condition| {
+            let mut row = ask(&mut engine, condition, &questions, &options)?;
+            if let Some(text) = &unrelated {
+                row.unrelated = perplexity(&mut engine, condition, text)?;
+            }
+            Ok(row)
+        })
         .collect::<Result<Vec<_>>>()?;
     let report = Report {
         program: program(),

@@ -14,10 +14,11 @@ use cartridges_model::cartridge::{Cartridge, CartridgeDtype};
 use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
 use cartridges_transmute::{
-    CorpusId, LayerStatistics, Material, PairOptions, RefineOptions, RidgeOptions, StudentContext,
-    SweepOptions, TransmuteError, pair, refine, sweep,
+    CorpusId, Material, PairOptions, RefineOptions, RidgeOptions, Sites, StudentContext,
+    SweepOptions, TargetStatistics, TransmuteError, Weighting, pair, refine, sweep,
 };
 use clap::Args;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::json;
 
 use crate::opening::{ModelArgs, RuntimeArgs, load_cartridge, writable_folder};
@@ -57,6 +58,15 @@ pub struct TransmuteArgs {
     /// Layers with a delta, as FIRST-LAST; all by default.
     #[arg(long, value_name = "FIRST-LAST", value_parser = layers)]
     layers: Option<(usize, usize)>,
+    /// Maps with a delta: down (mlp.down_proj), output (self_attn.o_proj) or both.
+    #[arg(long, default_value = "down", value_parser = from_word::<Sites>)]
+    sites: Sites,
+    /// What a token of an answer counts: uniform, or divergence, what the text changes there.
+    #[arg(long, default_value = "uniform", value_parser = from_word::<Weighting>)]
+    weighting: Weighting,
+    /// What a token of a question counts against one of an answer.
+    #[arg(long, value_name = "WEIGHT", default_value_t = SweepOptions::default().questions)]
+    questions: f32,
     /// Ridge of the regression, relative to each input's energy.
     #[arg(long, default_value_t = RidgeOptions::default().ridge)]
     ridge: f64,
@@ -124,6 +134,12 @@ impl fmt::Display for ContextChoice {
     }
 }
 
+/// A setting by the word that stands for it in files.
+fn from_word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    T::deserialize(word.into_deserializer())
+        .map_err(|error: serde::de::value::Error| error.to_string())
+}
+
 fn layers(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('-').unwrap_or((text, text));
     match (parts.0.parse(), parts.1.parse()) {
@@ -136,7 +152,10 @@ impl TransmuteArgs {
     fn sweep(&self) -> SweepOptions {
         SweepOptions {
             layers: self.layers,
+            sites: self.sites,
             rank: self.rank,
+            weighting: self.weighting,
+            questions: self.questions,
             ridge: RidgeOptions {
                 ridge: self.ridge,
                 preserve: self.preserve,
@@ -235,31 +254,32 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
     };
     let options = args.sweep();
     let bar = progress(
-        model.decoder.config().num_layers as u64,
+        options.maps(model.decoder.config().num_layers) as u64,
         "solving",
-        "layers",
+        "maps",
     );
-    let mut keep = |statistics: &LayerStatistics| match args.keep_statistics {
+    let mut keep = |statistics: &TargetStatistics| match args.keep_statistics {
         true => save_statistics(&args.out, statistics),
         false => Ok(()),
     };
+    let mut solved = 0;
     let swept = sweep(&material, &options, &mut keep, &mut |report| {
-        let note = format!("divergence {:.4}", report.divergence);
-        bar.set(report.layer as u64 + 1, note);
+        solved += 1;
+        let note = format!(
+            "explained {:.2}, held out {:.2}",
+            report.explained, report.held_out
+        );
+        bar.set(solved, note);
     })?;
     drop(bar);
     let Some(mut adapter) = swept.adapter()? else {
         bail!(
-            "no layer's delta brought the student nearer to the teacher (divergence {:.4} nats per \
+            "no delta brought the student nearer to the teacher (divergence {:.4} nats per \
              token): is the text in the conversations' system prompts, and is there enough data?",
             swept.before
         );
     };
-    let closed = swept
-        .layers
-        .last()
-        .map_or(swept.before, |layer| layer.divergence);
-    let mut reached = closed;
+    let mut reached = swept.after;
     let refining = args.refinement();
     if refining.steps > 0 {
         let bar = progress(refining.steps as u64, "refining", "steps");
@@ -276,8 +296,8 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         "pairing": pairing,
         "sweep": options,
         "refinement": refining,
-        "layers": swept.layers,
-        "divergence": { "before": swept.before, "closed_form": closed, "refined": reached },
+        "targets": swept.targets,
+        "divergence": { "before": swept.before, "closed_form": swept.after, "refined": reached },
     });
     save_adapter(
         &args.out,
@@ -292,24 +312,24 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         adapter.patches().len(),
         args.out.display(),
         swept.before,
-        closed,
+        swept.after,
         reached,
     );
     Ok(())
 }
 
-/// One file per layer and corpus, and one per layer for the background.
-fn save_statistics(out: &Path, statistics: &LayerStatistics) -> Result<(), TransmuteError> {
+/// One file per map and corpus, and one per map for the background.
+fn save_statistics(out: &Path, statistics: &TargetStatistics) -> Result<(), TransmuteError> {
     let folder = out.join("statistics");
-    let layer = statistics.layer;
+    let target = statistics.target;
     for corpus in &statistics.corpora {
         let names = corpus
             .corpora()
             .keys()
             .map(|id| id.to_string()[..12].to_owned());
         let name = names.collect::<Vec<_>>().join("-");
-        corpus.save(&folder.join(format!("layer-{layer:03}-{name}.safetensors")))?;
+        corpus.save(&folder.join(format!("{target}-{name}.safetensors")))?;
     }
-    let name = format!("layer-{layer:03}-background.safetensors");
+    let name = format!("{target}-background.safetensors");
     statistics.background.save(&folder.join(name))
 }
