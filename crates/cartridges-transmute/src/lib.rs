@@ -3,7 +3,8 @@
 //! From conversations to an adapter:
 //! - [`pair`]: what a teacher reads, who sees the text, and a student who does not;
 //! - [`sweep`]: the deltas of all layers in closed form, bottom-up;
-//! - [`refine`]: a few steps of distillation on their factors.
+//! - [`refine`]: a few steps of distillation on their factors;
+//! - [`combine`], [`remove`]: corpora put together and taken out, of adapters whose statistics were kept.
 //!
 //! The arithmetic, on plain memory and without a model:
 //! - [`SiteStatistics`]: streamed sums of a linear map's inputs and of what its outputs lack;
@@ -20,6 +21,7 @@ mod divergence;
 mod error;
 mod extract;
 mod fold;
+mod kept;
 mod matrix;
 mod merge;
 mod rank;
@@ -39,6 +41,9 @@ mod token_patch;
 pub use error::TransmuteError;
 pub use extract::{Group, PairOptions, Pairs, StudentContext, Turns, pair};
 pub use fold::{fold, rounding_loss};
+pub use kept::{
+    Combined, CombinedTarget, Kept, MadeTarget, Removed, StatisticsFolder, combine, remove, sum,
+};
 pub use matrix::Matrix;
 pub use merge::{Finished, Merged, join, merge_finished};
 pub use rank::{Factors, Reduced, truncate};

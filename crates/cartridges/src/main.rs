@@ -7,8 +7,8 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve, synthesize,
-    train, transmute,
+    adapter, bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve,
+    synthesize, train, transmute,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
@@ -47,6 +47,7 @@ enum Command {
     Synthesize(Box<synthesize::SynthesizeArgs>),
     Train(Box<train::TrainArgs>),
     Transmute(Box<transmute::TransmuteArgs>),
+    Adapter(Box<adapter::AdapterArgs>),
     Compact(Box<compact::CompactArgs>),
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Command::Synthesize(args) => synthesize::run(*args, runtime),
         Command::Train(args) => train::run(*args, runtime),
         Command::Transmute(args) => transmute::run(*args, runtime),
+        Command::Adapter(args) => adapter::run(*args, runtime),
         Command::Compact(args) => compact::run(*args, runtime),
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),

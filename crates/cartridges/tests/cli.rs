@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "push",
     "pull",
     "quickstart",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 15] = [
     "train",
     "compact",
     "transmute",
+    "adapter",
     "chat",
     "serve",
     "eval",
@@ -106,6 +107,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
     path
 }
 
+#[path = "cli/adapter.rs"]
+mod adapter;
 #[path = "cli/chat.rs"]
 mod chat;
 #[path = "cli/convert.rs"]

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub mod adapter;
 pub mod bench;
 pub mod chat;
 pub mod compact;

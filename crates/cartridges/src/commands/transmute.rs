@@ -3,7 +3,7 @@
 mod background;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
@@ -14,8 +14,8 @@ use cartridges_model::cartridge::{Cartridge, CartridgeDtype};
 use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
 use cartridges_transmute::{
-    CorpusId, Material, PairOptions, RefineOptions, RidgeOptions, Sites, StudentContext,
-    SweepOptions, TargetStatistics, TransmuteError, Weighting, pair, refine, sweep,
+    CorpusId, Material, PairOptions, RefineOptions, RidgeOptions, Sites, StatisticsFolder,
+    StudentContext, SweepOptions, TargetStatistics, Weighting, pair, refine, sweep,
 };
 use clap::Args;
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -259,7 +259,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         "maps",
     );
     let mut keep = |statistics: &TargetStatistics| match args.keep_statistics {
-        true => save_statistics(&args.out, statistics),
+        true => StatisticsFolder::of(&args.out).save(statistics),
         false => Ok(()),
     };
     let mut solved = 0;
@@ -316,20 +316,4 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         reached,
     );
     Ok(())
-}
-
-/// One file per map and corpus, and one per map for the background.
-fn save_statistics(out: &Path, statistics: &TargetStatistics) -> Result<(), TransmuteError> {
-    let folder = out.join("statistics");
-    let target = statistics.target;
-    for corpus in &statistics.corpora {
-        let names = corpus
-            .corpora()
-            .keys()
-            .map(|id| id.to_string()[..12].to_owned());
-        let name = names.collect::<Vec<_>>().join("-");
-        corpus.save(&folder.join(format!("{target}-{name}.safetensors")))?;
-    }
-    let name = format!("{target}-background.safetensors");
-    statistics.background.save(&folder.join(name))
 }

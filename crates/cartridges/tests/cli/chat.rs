@@ -5,21 +5,28 @@ use super::*;
 
 /// A model of one layer with arbitrary weights and a real tokenizer.
 pub(super) fn talking_model(folder: &Path) {
+    talking_model_of(1, folder);
+}
+
+pub(super) fn talking_model_of(layers: usize, folder: &Path) {
     let (vocab, hidden, heads, kv_heads, head_dim, wide) = (49_152, 16, 2, 1, 8, 32);
-    let layer = |part: &str| format!("model.layers.0.{part}.weight");
-    let shapes = [
-        ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]),
-        (layer("input_layernorm"), vec![hidden]),
-        (layer("self_attn.q_proj"), vec![heads * head_dim, hidden]),
-        (layer("self_attn.k_proj"), vec![kv_heads * head_dim, hidden]),
-        (layer("self_attn.v_proj"), vec![kv_heads * head_dim, hidden]),
-        (layer("self_attn.o_proj"), vec![hidden, heads * head_dim]),
-        (layer("post_attention_layernorm"), vec![hidden]),
-        (layer("mlp.gate_proj"), vec![wide, hidden]),
-        (layer("mlp.up_proj"), vec![wide, hidden]),
-        (layer("mlp.down_proj"), vec![hidden, wide]),
-        ("model.norm.weight".to_owned(), vec![hidden]),
-    ];
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
+    for layer in 0..layers {
+        let parts = [
+            ("input_layernorm", vec![hidden]),
+            ("self_attn.q_proj", vec![heads * head_dim, hidden]),
+            ("self_attn.k_proj", vec![kv_heads * head_dim, hidden]),
+            ("self_attn.v_proj", vec![kv_heads * head_dim, hidden]),
+            ("self_attn.o_proj", vec![hidden, heads * head_dim]),
+            ("post_attention_layernorm", vec![hidden]),
+            ("mlp.gate_proj", vec![wide, hidden]),
+            ("mlp.up_proj", vec![wide, hidden]),
+            ("mlp.down_proj", vec![hidden, wide]),
+        ];
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        shapes.extend(parts.map(|(part, shape)| (name(part), shape)));
+    }
+    shapes.push(("model.norm.weight".to_owned(), vec![hidden]));
     let mut state = 1u64;
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
         .into_iter()
@@ -49,7 +56,7 @@ pub(super) fn talking_model(folder: &Path) {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": wide,
-        "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
         "head_dim": head_dim, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "max_position_embeddings": 2048, "tie_word_embeddings": true,
     });

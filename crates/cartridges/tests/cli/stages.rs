@@ -43,15 +43,20 @@ impl Place {
         std::fs::write(self.home.path().join(name), content).unwrap();
     }
 
-    /// `command --model ... ` with `path:NAME` standing for a file of this place.
-    pub(super) fn args(&self, words: &str) -> Vec<String> {
-        let mut args: Vec<String> = words
+    /// `words` with `path:NAME` standing for a file of this place.
+    pub(super) fn words(&self, words: &str) -> Vec<String> {
+        words
             .split_whitespace()
             .map(|word| match word.strip_prefix("path:") {
                 Some(name) => self.path(name),
                 None => word.to_owned(),
             })
-            .collect();
+            .collect()
+    }
+
+    /// The same behind a command that needs the model.
+    pub(super) fn args(&self, words: &str) -> Vec<String> {
+        let mut args = self.words(words);
         args.extend(["--model".to_owned(), self.path("model")]);
         args
     }
