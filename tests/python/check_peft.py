@@ -5,7 +5,8 @@ it is installed.
 
 CARTRIDGES is the built program, FIXTURES the folder tests/fixtures. Needs torch, transformers, peft,
 tokenizers and safetensors. For every tiny model there: what `cartridges convert` writes, loaded by the
-other program, must give the logits of `cartridges logits`, and the other way round.
+other program, must give the logits of `cartridges logits`, and the other way round; so must a whole model
+with an adapter in its weights.
 """
 
 import argparse
@@ -87,9 +88,9 @@ class Check:
         self.run("logits", "--model", self.model, "--ids", self.ids, "--out", out, *more)
         return load_file(out)["logits"]
 
-    def base(self):
+    def base(self, folder=None):
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            self.model, dtype=torch.float32, attn_implementation="eager"
+            folder or self.model, dtype=torch.float32, attn_implementation="eager"
         )
         return model.eval()
 
@@ -226,6 +227,26 @@ def adapters(check, identity):
         again = check.convert(saved, "adapter", f"{name} again", "--model", check.model)
         found = check.ours("--adapter", again)
         check.ok(f"we give our logits with PEFT's adapter ({name})", found, wanted)
+        merged(check, folder, name, wanted)
+
+
+def merged(check, adapter, name, wanted):
+    """A whole model with the adapter in its weights, loaded by transformers alone."""
+    whole = check.convert(adapter, "merged", f"{name} merged", "--model", check.model)
+    model = check.base(whole)
+    check.ok(f"transformers gives our logits with the adapter in the weights ({name})", logits(model), wanted)
+    head, table = model.lm_head.weight, model.model.embed_tokens.weight
+    tied = check.base().config.tie_word_embeddings and name != "lm_head"
+    assert (head.data_ptr() == table.data_ptr()) == tied, "the head is not tied as it should be"
+    assert torch.equal(table, check.base().model.embed_tokens.weight)
+    for dtype, kind in [("bf16", torch.bfloat16), ("f16", torch.float16)]:
+        more = ["--model", check.model, "--dtype", dtype]
+        small = check.convert(adapter, "merged", f"{name} {dtype}", *more)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(small, dtype="auto")
+        assert loaded.dtype == kind, f"{name}: {loaded.dtype}"
+        for part, tensor in loaded.state_dict().items():
+            assert torch.equal(tensor, model.state_dict()[part].to(kind)), part
+    print(f"ok {check.name}: transformers loads the merged model in three element types ({name})")
 
 
 def forks_adapters(check):

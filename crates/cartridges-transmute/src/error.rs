@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use cartridges_model::adapter::AdapterError;
 use cartridges_model::atomic_file::WriteError;
 use cartridges_model::text::TextError;
+use cartridges_model::weights::WeightsError;
 use cartridges_ops::{LayoutError, TargetsError};
 
 use crate::statistics::CorpusId;
@@ -91,6 +92,17 @@ pub enum TransmuteError {
     /// An adapter that contradicts itself or does not fit the model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// The weights of a model cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A tensor of a model with an adapter in it.
+    #[error("tensor {name} {problem}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Read {

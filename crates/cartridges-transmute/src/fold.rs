@@ -6,6 +6,9 @@ use cartridges_model::cartridge::CartridgeDtype;
 use crate::error::{TransmuteError, check_length};
 use crate::matrix::Matrix;
 
+/// Values of a delta that are made at a time.
+const PIECE: usize = 1 << 22;
+
 /// Adds a patch to the weight `[outputs, inputs]` of its map, row-major, and to the map's bias
 /// `[outputs]`. The delta is made in f64, each sum is rounded to f32 once.
 ///
@@ -17,6 +20,22 @@ pub fn fold(
     bias: Option<&mut [f32]>,
     patch: &HostPatch,
 ) -> Result<(), TransmuteError> {
+    match (&patch.bias, bias) {
+        (None, _) => fold_weight(weight, patch),
+        (Some(_), Some(bias)) => {
+            check_length("the bias of the map", bias.len(), patch.outputs)?;
+            fold_weight(weight, patch)?;
+            fold_bias(bias, patch)
+        }
+        (Some(_), None) => {
+            let problem = "is in the patch, but the map has none to add it to";
+            Err(TransmuteError::field("bias", problem))
+        }
+    }
+}
+
+/// Adds the delta of a patch to the weight of its map.
+pub(crate) fn fold_weight(weight: &mut [f32], patch: &HostPatch) -> Result<(), TransmuteError> {
     let (inputs, outputs) = (patch.inputs, patch.outputs);
     if patch.mode != Mode::Linear {
         let problem = "is post, expected linear: only what stands beside a map can be added to it";
@@ -24,37 +43,39 @@ pub fn fold(
     }
     check_length("the weight", weight.len(), inputs.saturating_mul(outputs))?;
     let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
-    let delta = match &patch.delta {
-        Delta::None => None,
-        Delta::Dense(delta) => Some(Matrix::new(outputs, inputs, wide(delta))?),
+    match &patch.delta {
+        Delta::None => {}
+        Delta::Dense(delta) => {
+            check_length("the delta", delta.len(), weight.len())?;
+            add_to(weight, patch, delta.iter().copied().map(f64::from));
+        }
         Delta::LowRank { rank, a, b } => {
-            let (a, b) = (wide(a), wide(b));
-            Some(Matrix::new(outputs, *rank, b)?.times(&Matrix::new(*rank, inputs, a)?))
+            let a = Matrix::new(*rank, inputs, wide(a))?;
+            let b = Matrix::new(outputs, *rank, wide(b))?;
+            let rows = (PIECE / inputs).max(1);
+            let pieces = weight.chunks_mut(rows * inputs);
+            for (weight, b) in pieces.zip(b.values().chunks(rows * rank)) {
+                let delta = Matrix::of(b.len() / rank, *rank, b.to_vec()).times(&a);
+                add_to(weight, patch, delta.values().iter().copied());
+            }
         }
-    };
-    let scale = f64::from(patch.scale);
-    let add = |to: &mut f32, x: f64| *to = (f64::from(*to) + scale * x) as f32;
-    match (&patch.bias, bias) {
-        (None, _) => {}
-        (Some(added), Some(bias)) => {
-            check_length("the bias of the map", bias.len(), outputs)?;
-            check_length("the bias of the patch", added.len(), outputs)?;
-            bias.iter_mut()
-                .zip(added)
-                .for_each(|(b, x)| add(b, f64::from(*x)));
-        }
-        (Some(_), None) => {
-            let problem = "is in the patch, but the map has none to add it to";
-            return Err(TransmuteError::field("bias", problem));
-        }
-    }
-    if let Some(delta) = delta {
-        weight
-            .iter_mut()
-            .zip(delta.values())
-            .for_each(|(w, x)| add(w, *x));
     }
     Ok(())
+}
+
+/// Adds the bias of a patch, if it has one, to the bias of its map.
+pub(crate) fn fold_bias(bias: &mut [f32], patch: &HostPatch) -> Result<(), TransmuteError> {
+    check_length("the bias of the map", bias.len(), patch.outputs)?;
+    let added = patch.bias.iter().flatten();
+    add_to(bias, patch, added.copied().map(f64::from));
+    Ok(())
+}
+
+fn add_to(values: &mut [f32], patch: &HostPatch, delta: impl Iterator<Item = f64>) {
+    let scale = f64::from(patch.scale);
+    for (value, x) in values.iter_mut().zip(delta) {
+        *value = (f64::from(*value) + scale * x) as f32;
+    }
 }
 
 /// How much of a delta a type swallows: `‖round(W') - W'‖ / ‖W' - W‖` for the weights `W` as they were,
@@ -67,17 +88,43 @@ pub fn rounding_loss(
     folded: &[f32],
     dtype: CartridgeDtype,
 ) -> Result<f64, TransmuteError> {
-    check_length("the weight with the delta", folded.len(), weight.len())?;
-    let (mut lost, mut delta) = (0.0, 0.0);
-    for (before, after) in weight.iter().zip(folded) {
-        lost += (f64::from(dtype.round(*after)) - f64::from(*after)).powi(2);
-        delta += (f64::from(*after) - f64::from(*before)).powi(2);
+    Ok(Swallowed::of(weight, folded, dtype)?.share())
+}
+
+/// Sums of squares: of what a type swallows, and of the delta.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Swallowed {
+    lost: f64,
+    delta: f64,
+}
+
+impl Swallowed {
+    pub(crate) fn of(
+        weight: &[f32],
+        folded: &[f32],
+        dtype: CartridgeDtype,
+    ) -> Result<Self, TransmuteError> {
+        check_length("the weight with the delta", folded.len(), weight.len())?;
+        let mut sums = Self::default();
+        for (before, after) in weight.iter().zip(folded) {
+            sums.lost += (f64::from(dtype.round(*after)) - f64::from(*after)).powi(2);
+            sums.delta += (f64::from(*after) - f64::from(*before)).powi(2);
+        }
+        Ok(sums)
     }
-    Ok(if delta > 0.0 {
-        (lost / delta).sqrt()
-    } else {
-        0.0
-    })
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.delta += other.delta;
+    }
+
+    /// The root of lost over delta; 0 if there is no delta.
+    pub(crate) fn share(self) -> f64 {
+        match self.delta > 0.0 {
+            true => (self.lost / self.delta).sqrt(),
+            false => 0.0,
+        }
+    }
 }
 
 #[cfg(test)]

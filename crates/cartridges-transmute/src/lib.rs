@@ -13,7 +13,8 @@
 //! - [`join`], [`merge_finished`]: several corpora;
 //! - [`SwiGlu`]: patches that are exact for a single token;
 //! - [`ReferenceEstimator`]: the estimator of the reference, to compare with;
-//! - [`fold`], [`rounding_loss`]: a delta added to its weights, and what their type swallows of it.
+//! - [`fold`], [`rounding_loss`], [`write_merged_model`]: a delta added to its weights, what their type
+//!   swallows of it, and a model with an adapter in its weights.
 #![recursion_limit = "256"]
 #![deny(missing_docs)]
 
@@ -24,6 +25,7 @@ mod fold;
 mod kept;
 mod matrix;
 mod merge;
+mod merged_model;
 mod rank;
 mod reference;
 mod refine;
@@ -46,6 +48,7 @@ pub use kept::{
 };
 pub use matrix::Matrix;
 pub use merge::{Finished, Merged, join, merge_finished};
+pub use merged_model::{MergedModel, write_merged_model};
 pub use rank::{Factors, Reduced, truncate};
 pub use reference::{ReferenceEstimator, ReferencePatch};
 pub use refine::{RefineOptions, Refinement, Step, refine};

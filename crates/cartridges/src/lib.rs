@@ -7,6 +7,7 @@
 
 pub mod commands;
 mod figure;
+mod fresh_folder;
 mod interrupt;
 mod local_client;
 mod local_teacher;

@@ -125,6 +125,8 @@ mod hub;
 mod kills;
 #[path = "cli/logits.rs"]
 mod logits;
+#[path = "cli/merged.rs"]
+mod merged;
 #[path = "cli/on_policy.rs"]
 mod on_policy;
 #[path = "cli/serve.rs"]

@@ -158,6 +158,16 @@ impl Weights {
         self.entries.get(name).map(|e| e.range.len())
     }
 
+    /// Gives `look` the bytes of a tensor as they stand in the file; `None` if there is no such tensor.
+    pub fn with_stored<T>(&self, name: &str, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let entry = self.entries.get(name)?;
+        let file = &self.files[entry.file];
+        file.expect(&entry.range);
+        let seen = look(self.raw(entry));
+        file.release(&entry.range);
+        Some(seen)
+    }
+
     /// Reads a tensor as `f32`.
     ///
     /// # Errors

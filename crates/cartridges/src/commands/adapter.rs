@@ -15,10 +15,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::fresh_folder::FreshFolder;
 use crate::opening::RuntimeArgs;
 use crate::progress::progress;
 use crate::provenance::program;
-use folder::{Fresh, PARTS, link_tree, parts};
+use folder::{PARTS, link_tree, parts};
 
 /// Merge adapters of several corpora, or take a corpus out of one.
 #[derive(Debug, Clone, Args)]
@@ -114,7 +115,7 @@ pub fn run(args: AdapterArgs, _runtime: &RuntimeArgs) -> Result<()> {
 }
 
 fn merge_adapters(args: &MergeArgs) -> Result<()> {
-    let fresh = Fresh::new(&args.out)?;
+    let fresh = FreshFolder::new(&args.out)?;
     if args.by == By::Sum {
         return add_up(args, fresh);
     }
@@ -137,7 +138,7 @@ fn open_all(folders: &[PathBuf]) -> Result<Vec<Kept>> {
     Ok(kept)
 }
 
-fn write_merged(kept: &[Kept], how: &How, fresh: Fresh) -> Result<()> {
+fn write_merged(kept: &[Kept], how: &How, fresh: FreshFolder) -> Result<()> {
     let bar = progress(kept[0].maps() as u64, "merging", "maps");
     let mut done = 0;
     let combined = combine(kept, how.by == By::Statistics, how.rank, &mut |target| {
@@ -176,13 +177,13 @@ fn write_merged(kept: &[Kept], how: &How, fresh: Fresh) -> Result<()> {
     Ok(())
 }
 
-fn save(fresh: &Fresh, adapter: &HostAdapter, model: &ModelIdentity, how: &Value) -> Result<()> {
+fn save(fresh: &FreshFolder, adapter: &HostAdapter, model: &ModelIdentity, how: &Value) -> Result<()> {
     save_adapter(fresh.path(), adapter, model, how, CartridgeDtype::F32)?;
     Ok(())
 }
 
 /// The plain sum.
-fn add_up(args: &MergeArgs, fresh: Fresh) -> Result<()> {
+fn add_up(args: &MergeArgs, fresh: FreshFolder) -> Result<()> {
     if args.rank.is_some() {
         bail!("a plain sum has the sum of the ranks: leave out --rank, or --by sum");
     }
@@ -212,7 +213,7 @@ fn add_up(args: &MergeArgs, fresh: Fresh) -> Result<()> {
 }
 
 fn remove_corpus(args: &RemoveArgs) -> Result<()> {
-    let fresh = Fresh::new(&args.out)?;
+    let fresh = FreshFolder::new(&args.out)?;
     let mut kept = open_all(std::slice::from_ref(&args.adapter))?;
     let corpus = find(&args.corpus, &kept)?;
     let has = |part: &Kept| part.corpora().contains(&corpus);
@@ -226,7 +227,7 @@ fn remove_corpus(args: &RemoveArgs) -> Result<()> {
         );
     }
     // Beside the output, so that files need not be copied.
-    let solved = Fresh::new(&args.out)?;
+    let solved = FreshFolder::new(&args.out)?;
     if let Some(at) = kept
         .iter()
         .position(|part| has(part) && part.corpora().len() > 1)
@@ -256,7 +257,7 @@ fn remove_corpus(args: &RemoveArgs) -> Result<()> {
 }
 
 /// Solves a part again without one of its corpora.
-fn solve_without(kept: &Kept, corpus: CorpusId, to: &Fresh) -> Result<()> {
+fn solve_without(kept: &Kept, corpus: CorpusId, to: &FreshFolder) -> Result<()> {
     let bar = progress(kept.maps() as u64, "solving", "maps");
     let mut done = 0;
     let removed = remove(kept, corpus, to.path(), &mut |target| {

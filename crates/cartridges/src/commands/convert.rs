@@ -1,6 +1,7 @@
 //! `cartridges convert`: cartridges and adapters in the formats of other programs, both ways.
 
 mod input;
+mod merged;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -27,14 +28,16 @@ use input::Input;
     after_help = "Cartridges are read from our folders, .pt files of the reference system and PEFT's \
 CARTRIDGE folders; adapters from our folders, PEFT's LORA folders and .pt files of the reference's \
 transmutation. Our own folders say for which model they are; for the others, formats that name the \
-model need --model. No weights are loaded.
+model need --model. Weights are read for --to merged only: a whole model, with an adapter in its weights, \
+for programs that know no adapters.
 
 Examples:
   cartridges convert cartridges/handbook --to pt --out handbook.pt
   cartridges convert cartridges/handbook --to peft --out handbook-peft --dtype bf16
   cartridges convert cartridges/handbook --to mlx --out handbook.safetensors
   cartridges convert cache-step500.pt --to cartridge --model qwen2.5-coder-0.5b --out cartridges/mine
-  cartridges convert adapters/handbook --to lora --out handbook-lora"
+  cartridges convert adapters/handbook --to lora --out handbook-lora
+  cartridges convert adapters/handbook --to merged --model qwen3-0.6b --out models/handbook"
 )]
 pub struct ConvertArgs {
     /// A cartridge or an adapter: our folder, a .pt file, or a folder of PEFT.
@@ -43,7 +46,7 @@ pub struct ConvertArgs {
     /// The format to write.
     #[arg(long, value_name = "FORMAT")]
     to: Format,
-    /// The folder (cartridge, peft, adapter, lora) or file (pt, mlx) to write.
+    /// The folder (cartridge, peft, adapter, lora, merged) or file (pt, mlx) to write.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// The model it is for: a hub id, a folder in Hugging Face layout, a .gguf file, or the name of a
@@ -56,9 +59,14 @@ pub struct ConvertArgs {
     /// Use files of the model that are on this machine only.
     #[arg(long)]
     offline: bool,
-    /// Element type of the output: f32, f16 or bf16. Without it, that of the input.
+    /// Element type of the output: f32, f16 or bf16. Without it, that of the input; of a merged model, that
+    /// of each of the model's tensors.
     #[arg(long, value_name = "TYPE")]
     dtype: Option<DtypeChoice>,
+    /// Accept another file of the model that the input was made for, such as the one that a quantised
+    /// model was made from.
+    #[arg(long)]
+    allow_other_weights: bool,
 }
 
 /// `--to`.
@@ -76,6 +84,8 @@ pub enum Format {
     Adapter,
     /// PEFT's LORA folder.
     Lora,
+    /// A model's folder with the adapter in its weights.
+    Merged,
 }
 
 /// `--dtype`.
@@ -110,7 +120,12 @@ pub fn run(args: ConvertArgs, _runtime: &RuntimeArgs) -> Result<()> {
     let input = Input::read(&args.input, model.as_ref())?;
     if let Some(model) = &model {
         let named = || format!("{} and {}", args.input.display(), model.identity.id);
-        input.check(model).with_context(named)?;
+        input
+            .check(model, args.allow_other_weights)
+            .with_context(named)?;
+    }
+    if args.to == Format::Merged {
+        return merged::run(&args, &input, model.as_ref());
     }
     let model = model.as_ref().map(|model| &model.identity);
     let identity = input.identity().or(model);
@@ -169,7 +184,7 @@ fn write_cartridge(
         Format::Pt => write_pt(out, host, dtype)?,
         Format::Peft => write_peft(out, host, name, dtype)?,
         Format::Mlx => write_mlx(out, host, name, dtype)?,
-        Format::Adapter | Format::Lora => {
+        Format::Adapter | Format::Lora | Format::Merged => {
             bail!(
                 "{} is a cartridge; --to can be cartridge, pt, peft or mlx",
                 args.input.display()
@@ -191,9 +206,9 @@ fn write_adapter(
             save_adapter(&args.out, host, needed(identity, args)?, how, dtype)?;
         }
         Format::Lora => write_lora(&args.out, host, needed(identity, args)?, dtype)?,
-        Format::Cartridge | Format::Pt | Format::Peft | Format::Mlx => {
+        Format::Cartridge | Format::Pt | Format::Peft | Format::Mlx | Format::Merged => {
             bail!(
-                "{} is an adapter; --to can be adapter or lora",
+                "{} is an adapter; --to can be adapter, lora or merged",
                 args.input.display()
             )
         }
@@ -215,6 +230,8 @@ fn needed<'a>(
 struct Model {
     config: ModelConfig,
     identity: ModelIdentity,
+    /// Where its files are.
+    path: PathBuf,
 }
 
 /// Finds the model; its files are fetched if need be.
@@ -227,5 +244,9 @@ fn find(model: &str, args: &ConvertArgs) -> Result<Model> {
     let files = resolve(&ModelRef::parse(model)?, &options)?;
     let (config, _, identity) = LanguageModel::identify(files.path.as_path(), &files.id)
         .with_context(|| format!("model {}", files.id))?;
-    Ok(Model { config, identity })
+    Ok(Model {
+        config,
+        identity,
+        path: files.path.as_path().to_owned(),
+    })
 }

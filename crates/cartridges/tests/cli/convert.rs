@@ -7,10 +7,15 @@ use super::*;
 
 /// The fixture of three layers with a tokenizer of two words, so that it can be named as a model.
 fn model(home: &TempDir) -> PathBuf {
+    model_of("tiny-qwen2", home)
+}
+
+/// The same of any fixture.
+pub(super) fn model_of(name: &str, home: &TempDir) -> PathBuf {
     let folder = home.path().join("model");
     std::fs::create_dir_all(&folder).unwrap();
     for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(fixture("tiny-qwen2").join(file), folder.join(file)).unwrap();
+        std::fs::copy(fixture(name).join(file), folder.join(file)).unwrap();
     }
     let words = json!({"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"});
     let tokenizer = json!({"version": "1.0", "added_tokens": [], "model": words});
@@ -128,7 +133,7 @@ fn an_adapter_goes_to_peft_and_back() {
         "pt",
         &at("x.pt"),
         &[],
-        &["is an adapter", "adapter or lora"],
+        &["is an adapter", "adapter, lora or merged"],
     );
     let mut wide = patch;
     wide.outputs = 65;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn floats(file: &SafeTensors, name: &str) -> Vec<f32> {
+pub(super) fn floats(file: &SafeTensors, name: &str) -> Vec<f32> {
     let bytes = file.tensor(name).unwrap().data().to_vec();
     bytes
         .chunks_exact(4)

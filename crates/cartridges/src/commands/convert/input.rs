@@ -168,18 +168,19 @@ impl Input {
         }
     }
 
-    /// Checks that it fits `model`, and was made for it where it says for which.
-    pub(super) fn check(&self, model: &Model) -> Result<()> {
+    /// Checks that it fits `model`, and was made for it where it says for which;
+    /// `allow_other_weights` accepts another file of that model.
+    pub(super) fn check(&self, model: &Model, allow_other_weights: bool) -> Result<()> {
         match self {
             Self::Cartridge(found) => {
                 if let Some(manifest) = &found.manifest {
-                    manifest.check(&model.identity, false)?;
+                    manifest.check(&model.identity, allow_other_weights)?;
                 }
                 model.identity.check_shape(&found.host)?;
             }
             Self::Adapter(found) => {
                 if let Some(manifest) = &found.manifest {
-                    manifest.check(&model.identity, false)?;
+                    manifest.check(&model.identity, allow_other_weights)?;
                 }
                 found.host.check(&model.config)?;
             }
