@@ -12,7 +12,7 @@
 //! - [`Solved::reduce`], [`truncate`], [`Factors`]: low rank;
 //! - [`join`], [`merge_finished`]: several corpora;
 //! - [`SwiGlu`]: patches that are exact for a single token;
-//! - [`ReferenceEstimator`]: the estimator of the reference, to compare with;
+//! - [`ReferenceEstimator`], [`reference_adapter`]: the estimator of the reference, to compare with;
 //! - [`fold`], [`rounding_loss`], [`write_merged_model`]: a delta added to its weights, what their type
 //!   swallows of it, and a model with an adapter in its weights.
 #![recursion_limit = "256"]
@@ -50,7 +50,7 @@ pub use matrix::Matrix;
 pub use merge::{Finished, Merged, join, merge_finished};
 pub use merged_model::{MergedModel, write_merged_model};
 pub use rank::{Factors, Reduced, truncate};
-pub use reference::{ReferenceEstimator, ReferencePatch};
+pub use reference::{ReferenceEstimator, ReferencePatch, reference_adapter};
 pub use refine::{RefineOptions, Refinement, Step, refine};
 pub use ridge::{
     Form, RidgeOptions, RidgeReport, RidgeRule, RidgeSolution, Solved, solve, solve_rows,

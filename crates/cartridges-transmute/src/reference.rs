@@ -2,13 +2,16 @@
 //! is kept to compare with. It is no regression, and counts each token's correction twice: one token
 //! alone comes out as `a + 2 δ` where `a + δ` was wanted.
 
-use cartridges_model::adapter::{Delta, HostPatch, Mode, Target};
+use burn::tensor::Tensor;
+use cartridges_model::adapter::{BatchAdapters, Delta, HostAdapter, HostPatch, Mode, Target};
 use faer::MatRef;
 
 use crate::error::TransmuteError;
+use crate::extract::values;
 use crate::matrix::{Matrix, axpy, dot, product_into};
 use crate::rows::Rows;
 use crate::statistics::CHUNK;
+use crate::sweep::Material;
 
 /// The reference adds this to `‖a‖²`.
 const EPSILON: f64 = 1e-8;
@@ -115,6 +118,33 @@ impl ReferenceEstimator {
     }
 }
 
+/// The adapter of the reference's estimator for conversations: behind the final norm, where the states are
+/// that it measures. Unlike the reference, which compares a conversation with its own second half, the
+/// teacher has seen the text. `scale` is [`ReferenceEstimator::finish`]'s.
+///
+/// # Errors
+/// [`TransmuteError::Field`] if there is no token to fit, or the scale is not finite.
+pub fn reference_adapter(
+    material: &Material<'_>,
+    scale: Option<f64>,
+) -> Result<HostAdapter, TransmuteError> {
+    /// Tokens behind a prompt in one batch.
+    const BATCH_TOKENS: usize = 2048;
+    // Questions count as well.
+    let paired = material.paired(material.fit, BATCH_TOKENS, 1.0)?;
+    let wide = |states: Tensor<2>| -> Result<Vec<f64>, TransmuteError> {
+        Ok(values(states)?.into_iter().map(f64::from).collect())
+    };
+    let mut estimator = ReferenceEstimator::new(material.decoder.config().hidden_size)?;
+    let with = paired.teacher.finish(BatchAdapters::NONE);
+    let without = paired.student.finish(BatchAdapters::NONE);
+    for (with, without) in with.into_iter().zip(without) {
+        estimator.add(&wide(without)?, &wide(with)?)?;
+    }
+    let patch = estimator.finish(scale)?.patch(Target::FinalNorm);
+    Ok(HostAdapter::new(vec![patch])?)
+}
+
 impl ReferencePatch {
     /// The patch of an adapter behind the map at `target`, with its output.
     pub fn patch(&self, target: Target) -> HostPatch {
@@ -134,6 +164,7 @@ impl ReferencePatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extract::{Batch, Stream};
     use crate::synthetic::{close, gaussian, gaussian_matrix, generator};
 
     fn applied(patch: &ReferencePatch, y: &[f64]) -> Vec<f64> {
@@ -175,6 +206,75 @@ mod tests {
         }
         assert!(ReferenceEstimator::new(3).unwrap().finish(None).is_err());
         assert!(estimator.add(&[1.0], &[1.0]).is_err());
+    }
+
+    /// On a model: behind the final norm, the mean of what the prompt adds and the mean of the maps, which
+    /// are found here token by token.
+    #[test]
+    fn conversations_give_an_adapter_behind_the_final_norm() {
+        let decoder = crate::tiny::decoder();
+        let pairs = crate::tiny::pairs(5, 2, 3, true);
+        let material = Material {
+            decoder: &decoder,
+            past: &[],
+            fit: &pairs,
+            validation: &pairs,
+            background: &[],
+            sink: 2,
+        };
+        let adapter = reference_adapter(&material, None).unwrap();
+        let [patch] = adapter.patches() else {
+            panic!("one patch was expected");
+        };
+        assert_eq!((patch.target, patch.mode), (Target::FinalNorm, Mode::Post));
+        adapter.check(decoder.config()).unwrap();
+        let (mut bias, mut map) = (vec![0.0; patch.outputs], vec![0.0; patch.outputs.pow(2)]);
+        let mut tokens = 0.0;
+        for group in &pairs.groups {
+            for turns in &group.turns {
+                // One conversation at a time, without a shared prompt.
+                let states = |prompt: &[u32]| {
+                    let ids = [prompt, &turns.ids].concat();
+                    let rows: Vec<usize> = (turns.first..turns.ids.len())
+                        .map(|row| prompt.len() + row)
+                        .collect();
+                    let all = [(ids.as_slice(), rows.as_slice())];
+                    let batch = Batch::new(0, &[], &all, decoder.device()).unwrap();
+                    let stream = Stream::new(&decoder, &[], vec![batch]);
+                    values(stream.finish(BatchAdapters::NONE).remove(0)).unwrap()
+                };
+                let (with, without) = (states(&group.teacher), states(&group.student));
+                let width = patch.outputs;
+                for (c, a) in with.chunks(width).zip(without.chunks(width)) {
+                    let square: f64 = a.iter().map(|x| f64::from(*x).powi(2)).sum();
+                    for i in 0..width {
+                        let delta = f64::from(c[i]) - f64::from(a[i]);
+                        bias[i] += delta;
+                        for j in 0..width {
+                            map[i * width + j] += delta * f64::from(a[j]) / (square + 1e-8);
+                        }
+                    }
+                    tokens += 1.0;
+                }
+            }
+        }
+        let near = |found: &[f32], sums: &[f64]| {
+            let most = sums.iter().fold(0.0, |most: f64, x| most.max(x.abs())) / tokens;
+            for (found, sum) in found.iter().zip(sums) {
+                assert!((f64::from(*found) - sum / tokens).abs() < 1e-4 * most);
+            }
+        };
+        near(patch.bias.as_ref().unwrap(), &bias);
+        let Delta::Dense(found) = &patch.delta else {
+            panic!("a dense delta was expected");
+        };
+        near(found, &map);
+        let none = crate::extract::Pairs::default();
+        let empty = Material {
+            fit: &none,
+            ..material
+        };
+        assert!(reference_adapter(&empty, None).is_err());
     }
 
     /// Property 4: the double count that is kept on purpose.

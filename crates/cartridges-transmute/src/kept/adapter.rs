@@ -15,7 +15,7 @@ use crate::merge::join;
 use crate::rank::Factors;
 use crate::ridge::{RidgeReport, system_matrix};
 use crate::statistics::{CorpusId, SiteStatistics};
-use crate::sweep::{TargetStatistics, SweepOptions};
+use crate::sweep::{SweepOptions, TargetStatistics};
 
 /// What its manifest says of how it was made, as far as it is needed here.
 #[derive(Debug, Clone, Deserialize)]

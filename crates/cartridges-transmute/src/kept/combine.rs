@@ -3,7 +3,7 @@
 use cartridges_model::adapter::{HostAdapter, HostPatch, Target};
 use serde::Serialize;
 
-use super::adapter::{Kept, background, down_proj, factors, facts, system};
+use super::adapter::{Kept, background, factors, facts, system};
 use crate::error::TransmuteError;
 use crate::matrix::Matrix;
 use crate::merge::{Finished, merge_finished};

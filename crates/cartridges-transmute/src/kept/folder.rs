@@ -80,8 +80,7 @@ impl StatisticsFolder {
     }
 
     fn background(&self, target: Target) -> PathBuf {
-        self.0
-            .join(format!("{target}-{BACKGROUND}.safetensors"))
+        self.0.join(format!("{target}-{BACKGROUND}.safetensors"))
     }
 }
 

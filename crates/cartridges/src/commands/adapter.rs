@@ -177,7 +177,12 @@ fn write_merged(kept: &[Kept], how: &How, fresh: FreshFolder) -> Result<()> {
     Ok(())
 }
 
-fn save(fresh: &FreshFolder, adapter: &HostAdapter, model: &ModelIdentity, how: &Value) -> Result<()> {
+fn save(
+    fresh: &FreshFolder,
+    adapter: &HostAdapter,
+    model: &ModelIdentity,
+    how: &Value,
+) -> Result<()> {
     save_adapter(fresh.path(), adapter, model, how, CartridgeDtype::F32)?;
     Ok(())
 }

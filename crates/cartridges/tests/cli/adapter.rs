@@ -307,7 +307,10 @@ fn adapters_that_cannot_be_merged_are_named() {
         );
     };
     merge("plain", &["plain", "no statistics", "--keep-statistics"]);
-    merge("upper", &["upper", "solved at model.layers.1", "model.layers.0"]);
+    merge(
+        "upper",
+        &["upper", "solved at model.layers.1", "model.layers.0"],
+    );
     merge(
         "window",
         &["window", "--student-context", "window:5", "none"],
