@@ -117,6 +117,8 @@ mod convert;
 mod data;
 #[path = "cli/eval.rs"]
 mod eval;
+#[path = "cli/examples.rs"]
+mod examples;
 #[path = "cli/group.rs"]
 mod group;
 #[path = "cli/hub.rs"]

@@ -9,4 +9,5 @@ mod yaml;
 
 pub(crate) use gather::{Shared, gather};
 pub use kind::Kind;
-pub(crate) use sources::{is_kept, local_sources};
+pub(crate) use sources::is_kept;
+pub use sources::local_sources;

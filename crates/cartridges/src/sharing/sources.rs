@@ -31,10 +31,7 @@ pub(crate) fn is_kept(path: &str) -> bool {
 ///
 /// # Errors
 /// If one cannot be had or holds no conversations in the reference's layout.
-pub(crate) fn local_sources(
-    sources: &[DataSource],
-    options: &ResolveOptions,
-) -> Result<Vec<DataSource>> {
+pub fn local_sources(sources: &[DataSource], options: &ResolveOptions) -> Result<Vec<DataSource>> {
     let mut local = Vec::new();
     for source in sources {
         let name = source.path.to_str().unwrap_or_default();
