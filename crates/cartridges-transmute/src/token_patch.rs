@@ -242,6 +242,10 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 }
 
 #[cfg(test)]
+#[path = "token_patch_decoder_tests.rs"]
+mod decoder_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::synthetic::{close, gaussian, gaussian_matrix, generator};

@@ -150,6 +150,66 @@ fn an_adapter_goes_to_peft_and_back() {
     );
 }
 
+/// Property 17: what `peft` saved, with ranks and scales of its own for some modules. `make.py` beside it
+/// says how; `logits.safetensors` is what `peft` computed.
+#[test]
+fn an_adapter_that_peft_made_does_what_it_does_there() {
+    let home = TempDir::new().unwrap();
+    let model = model(&home);
+    let out = home.path().join("adapter");
+    let lora = fixture("peft-lora");
+    convert(&lora, "adapter", &out, &["--model", text(&model)]);
+    let (host, _) = load_adapter(&out).unwrap();
+    let found: Vec<(String, f32, [usize; 3])> = (host.patches().iter())
+        .map(|patch| {
+            let Delta::LowRank { rank, .. } = patch.delta else {
+                panic!("{} is not of low rank", patch.target);
+            };
+            let shape = [patch.inputs, patch.outputs, rank];
+            (patch.target.to_string(), patch.scale, shape)
+        })
+        .collect();
+    // lora_alpha / r: 6 / 4, but rank 2 at q_proj and alpha 10 at the last down_proj.
+    let wanted = [
+        ("model.layers.0.self_attn.q_proj", 3.0, [64, 64, 2]),
+        ("model.layers.0.mlp.down_proj", 1.5, [144, 64, 4]),
+        ("model.layers.2.self_attn.q_proj", 3.0, [64, 64, 2]),
+        ("model.layers.2.mlp.down_proj", 2.5, [144, 64, 4]),
+    ];
+    assert_eq!(
+        found,
+        wanted.map(|(name, scale, shape)| (name.to_owned(), scale, shape))
+    );
+
+    let ids = write_ids(home.path(), &[3, 17, 250, 9, 88, 41, 7, 300, 12]);
+    let logits = home.path().join("logits.safetensors");
+    let read = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        super::logits::floats(&SafeTensors::deserialize(&bytes).unwrap(), "logits")
+    };
+    let ours = |more: &[&str]| {
+        let args = [
+            "logits",
+            "--model",
+            text(&model),
+            "--ids",
+            text(&ids),
+            "--out",
+        ];
+        works(&[&args[..], &[text(&logits)], more].concat());
+        read(&logits)
+    };
+    let wanted = read(&lora.join("logits.safetensors"));
+    let apart = |a: &[f32]| -> f32 {
+        assert_eq!(a.len(), wanted.len());
+        let pairs = a.iter().zip(&wanted);
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let off = apart(&ours(&["--adapter", text(&out)]));
+    assert!(off <= 1e-4, "{off}");
+    assert!(apart(&ours(&[])) > 0.1);
+}
+
 #[test]
 fn what_cannot_be_converted_is_said_in_one_line() {
     let home = TempDir::new().unwrap();
