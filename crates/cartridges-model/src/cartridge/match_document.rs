@@ -1,6 +1,7 @@
 //! A cartridge for a whole document in closed form: every head of every layer is matched to what
 //! the document's own keys and values give to reference queries.
 
+mod heads;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -10,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use self::heads::Heads;
 use self::record::{Recorded, Thinning, record};
 use super::error::CartridgeError;
 use super::host::{HostCartridge, HostLayer};
-use super::matching::{Block, HeadMatch, MatchError, MatchOptions, match_blocks, rotate_keys};
+use super::matching::{HeadMatch, MatchOptions, SlotShares};
 use crate::decoder::Decoder;
 
 /// A part of the document that goes through the model in one pass.
@@ -45,7 +47,7 @@ impl MatchChunk {
 pub struct MatchDocument<'a> {
     /// The document, in one piece or in several that each fit the model's window.
     pub chunks: &'a [MatchChunk],
-    /// Slots of the cartridge.
+    /// Slots of the cartridge; with [`SlotShares::Uneven`] those of a head on average.
     pub slots: usize,
     /// Slots that training will leave alone.
     pub frozen: usize,
@@ -64,6 +66,9 @@ pub struct DocumentMatch {
     pub output_errors: Vec<f64>,
     /// Tokens that the slots stand for.
     pub tokens: usize,
+    /// Slots of every head, layer by layer. Where they are fewer than the cartridge's, the others are
+    /// padding that no query attends to.
+    pub head_slots: Vec<usize>,
 }
 
 /// Matches a cartridge of `slots` slots to a document; `progress` gets layers done and in all.
@@ -78,13 +83,16 @@ pub struct DocumentMatch {
 /// window however long the document is; which chunk came first is not told by position. Queries from
 /// behind every chunk look at all chunks (see [`match_blocks`]).
 ///
+/// With [`SlotShares::Uneven`] the heads share `slots` times their number by what each gains, and the
+/// cartridge has as many rows as the largest head has slots; the others are padded.
+///
 /// With `slots` at least the tokens of the document the cartridge is the document, exact.
 ///
 /// Keys and values of the whole document are held in memory in f32.
 ///
 /// # Errors
 /// If a chunk is shorter than two tokens or longer with its queries than the model's window, there are
-/// no slots, fewer than chunks, or no queries, an id is outside the vocabulary, or a head cannot be
+/// no slots, fewer than chunks, or no queries, heads cannot be padded, an id is outside the vocabulary, or a head cannot be
 /// solved.
 pub fn match_document(
     decoder: &Decoder,
@@ -102,20 +110,19 @@ pub fn match_document(
         .iter()
         .map(|chunk| record(decoder, chunk, &mut thinning))
         .collect::<Result<_, _>>()?;
-    let shares = slot_shares(task.chunks, wanted);
-    let slots = shares.iter().sum();
+    let even = slot_shares(task.chunks, wanted);
+    let heads = Heads::new(decoder, task, &chunks);
+    let plan = match task.options.slot_shares {
+        SlotShares::Uneven => heads.uneven(&even)?,
+        SlotShares::Even | SlotShares::Attention => heads.even(&even),
+    };
 
     let kv = config.num_kv_heads;
     let done = AtomicUsize::new(0);
-    let heads: Vec<HeadMatch> = (0..config.num_layers * kv)
+    let matched: Vec<HeadMatch> = (0..config.num_layers * kv)
         .into_par_iter()
         .map(|index| {
-            let (layer, head) = (index / kv, index % kv);
-            let part: Vec<&Recorded> = chunks.iter().map(|layers| &layers[layer]).collect();
-            let matched = solve(decoder, task, &part, head, &shares).map_err(|error| {
-                let problem = format!("of layer {layer}, head {head} failed: {error}");
-                CartridgeError::shape("matching", problem)
-            })?;
+            let matched = heads.solve(index, &plan)?;
             let count = 1 + done.fetch_add(1, Ordering::Relaxed);
             progress(count / kv, config.num_layers);
             Ok(matched)
@@ -124,7 +131,7 @@ pub fn match_document(
 
     let mut layers = Vec::with_capacity(config.num_layers);
     let mut output_errors = Vec::with_capacity(config.num_layers);
-    for layer in heads.chunks_exact(kv) {
+    for layer in matched.chunks_exact(kv) {
         layers.push(HostLayer {
             key: layer
                 .iter()
@@ -139,51 +146,11 @@ pub fn match_document(
         output_errors.push(sum / kv as f64);
     }
     Ok(DocumentMatch {
-        cartridge: HostCartridge::new(kv, config.head_dim, slots, task.frozen, layers)?,
+        cartridge: HostCartridge::new(kv, config.head_dim, plan.rows, task.frozen, layers)?,
         output_errors,
         tokens,
+        head_slots: plan.head_slots(),
     })
-}
-
-/// One key/value head over all chunks; the keys come at the positions they have in the cartridge.
-fn solve(
-    decoder: &Decoder,
-    task: &MatchDocument<'_>,
-    chunks: &[&Recorded],
-    head: usize,
-    shares: &[usize],
-) -> Result<HeadMatch, MatchError> {
-    let config = decoder.config();
-    let (kv, dim, group) = (config.num_kv_heads, config.head_dim, config.group_size());
-    let frequencies = decoder.rotary().frequencies();
-    // All chunks end where the first does; requests begin there.
-    let end = task.chunks[0].document.len();
-    let mut blocks = Vec::with_capacity(chunks.len());
-    let mut queries = Vec::new();
-    for ((chunk, recorded), &slots) in task.chunks.iter().zip(chunks).zip(shares) {
-        let own = |matrix: &[f32]| {
-            let rows = &matrix[chunk.own.start * kv * dim..chunk.own.end * kv * dim];
-            columns(rows, kv * dim, head * dim, dim)
-        };
-        let mut keys = own(&recorded.keys);
-        let width = group * dim;
-        let mut asked = columns(&recorded.queries, kv * width, head * width, width);
-        let shift = end as f64 - chunk.document.len() as f64;
-        if shift != 0.0 {
-            rotate_keys(&mut keys, frequencies, shift)?;
-            rotate_keys(&mut asked, frequencies, shift)?;
-        }
-        queries.append(&mut asked);
-        blocks.push(Block {
-            keys,
-            values: own(&recorded.values),
-            slots,
-        });
-    }
-    let mut matched = match_blocks(dim, &blocks, &queries, &task.options)?;
-    let slots = shares.iter().sum::<usize>();
-    rotate_keys(&mut matched.keys, frequencies, slots as f64 - end as f64)?;
-    Ok(matched)
 }
 
 /// Slots of every chunk: by its tokens, at least one, never more than it has tokens.
@@ -200,14 +167,6 @@ fn slot_shares(chunks: &[MatchChunk], slots: usize) -> Vec<usize> {
             before += chunk.own.len() - 1;
             1 + at(before) - from
         })
-        .collect()
-}
-
-/// The `width` columns from `from` on of a matrix with rows of `stride`.
-fn columns(matrix: &[f32], stride: usize, from: usize, width: usize) -> Vec<f32> {
-    matrix
-        .chunks_exact(stride)
-        .flat_map(|row| row[from..from + width].iter().copied())
         .collect()
 }
 

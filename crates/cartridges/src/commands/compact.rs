@@ -96,10 +96,12 @@ pub fn run(args: CompactArgs, runtime: &RuntimeArgs) -> Result<()> {
     let share = cartridge.slots as f64 / tokens as f64;
     let errors: Vec<f64> = serde_json::from_value(made.how["output_errors"].clone())?;
     let error = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+    let head_slots: Vec<usize> = serde_json::from_value(made.how["head_slots"].clone())?;
     let mut result = json!({
         "tokens": tokens,
         "chunks": made.how["chunks"],
         "slots": cartridge.slots,
+        "head_slots": head_slots,
         "bytes": size,
         "share": share,
         "output_error": error,
@@ -120,6 +122,7 @@ pub fn run(args: CompactArgs, runtime: &RuntimeArgs) -> Result<()> {
                 100.0 * share
             ),
         ),
+        ("slots of a head", of_heads(&head_slots)),
         (
             "output error",
             format!("{error:.3} of the attention output, mean over layers"),
@@ -161,4 +164,16 @@ pub fn run(args: CompactArgs, runtime: &RuntimeArgs) -> Result<()> {
         false => write!(stdout, "{}", fields(&rows))?,
     }
     Ok(())
+}
+
+/// Slots of the heads in words; with fewer than the cartridge has, the rest is padding.
+fn of_heads(slots: &[usize]) -> String {
+    let (least, most) = (slots.iter().min(), slots.iter().max());
+    match (least, most) {
+        (Some(least), Some(most)) if least < most => {
+            let mean = slots.iter().sum::<usize>() as f64 / slots.len() as f64;
+            format!("{mean:.1} on average, {least} to {most}, the rest is padding")
+        }
+        _ => "all the same".to_owned(),
+    }
 }

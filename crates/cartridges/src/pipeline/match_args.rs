@@ -84,14 +84,17 @@ pub enum MatchQueries {
     Both,
 }
 
-/// How the chunks of a long document share the slots.
+/// How heads, and the chunks of a long document, share the slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MatchSlots {
-    /// By their tokens.
+    /// All heads alike, chunks by their tokens.
     Even,
-    /// In every head by what it attends to.
+    /// All heads alike, chunks in every head by what it attends to.
     Attention,
+    /// Over all heads and chunks, each slot where it explains most: --tokens is then the mean, and heads
+    /// with fewer slots than the largest are padded.
+    Uneven,
 }
 
 /// How matching works.
@@ -109,9 +112,13 @@ pub struct MatchArgs {
     /// What asks the document; conversations come from --data.
     #[arg(long = "match-queries", value_enum, default_value_t = MatchQueries::Both, value_name = "WHAT")]
     pub queries: MatchQueries,
-    /// How the chunks of a document that is longer than --match-chunk share the slots.
+    /// How heads share the slots, and the chunks of a document that is longer than --match-chunk.
     #[arg(long = "match-slots", value_enum, default_value_t = MatchSlots::Even, value_name = "HOW")]
     pub shares: MatchSlots,
+    /// Most slots of one head with --match-slots uneven, and so the cartridge's rows at most; twice the mean
+    /// when not given.
+    #[arg(long = "match-most", value_name = "N")]
+    pub most: Option<usize>,
     /// Longest chunk of a document that is matched at once, in tokens; the model's window allows less
     /// where it is short.
     #[arg(long = "match-chunk", default_value_t = 8192, value_name = "N")]
@@ -129,6 +136,7 @@ impl Default for MatchArgs {
             refine: 5,
             queries: MatchQueries::Both,
             shares: MatchSlots::Even,
+            most: None,
             chunk_tokens: 8192,
             max_queries: 8192,
         }
@@ -150,7 +158,9 @@ impl MatchArgs {
             slot_shares: match self.shares {
                 MatchSlots::Even => SlotShares::Even,
                 MatchSlots::Attention => SlotShares::Attention,
+                MatchSlots::Uneven => SlotShares::Uneven,
             },
+            most_slots: self.most,
             key_refine_rounds: self.refine,
             ..MatchOptions::default()
         }

@@ -149,6 +149,7 @@ pub fn start(
             how["chunks"] = chunks.len().into();
             how["matching"] = serde_json::to_value(&args.matching)?;
             how["output_errors"] = serde_json::json!(matched.output_errors);
+            how["head_slots"] = serde_json::json!(matched.head_slots);
             matched.cartridge
         }
         Init::First => {

@@ -6,7 +6,7 @@ use cartridges_ops::AttentionLayout;
 use super::*;
 use crate::adapter::BatchAdapters;
 use crate::cartridge::matching::SlotShares;
-use crate::cartridge::tiny::tiny;
+use crate::cartridge::tiny::{tiny, tiny_with_shared_queries};
 use crate::cartridge::{Behind, first_tokens};
 use crate::decoder::{KvSource, NoPast, Packed};
 
@@ -208,6 +208,72 @@ fn few_slots_stand_in_for_two_chunks() {
         let got = behind_cartridge(&decoder, &matched.cartridge, &asked);
         let got = distance(&got, &want);
         assert!(got < 0.5 * plain, "{shares:?}: {got} against {plain}");
+    }
+}
+
+/// One chunk and what asks it.
+fn one_chunk() -> [MatchChunk; 1] {
+    let queries = (2..40).map(|seed| ids(40, seed)).collect();
+    [MatchChunk::whole(ids(120, 1), queries)]
+}
+
+#[test]
+fn uneven_slots_meet_the_total_and_are_padded_where_they_are_fewer() {
+    let decoder = tiny_with_shared_queries();
+    let heads = decoder.config().num_layers * decoder.config().num_kv_heads;
+    for chunks in [one_chunk().to_vec(), two_chunks().to_vec()] {
+        let mut uneven = task(&chunks, 30);
+        uneven.options.slot_shares = SlotShares::Uneven;
+        let matched = match_document(&decoder, &uneven, &|_, _| {}).unwrap();
+        let slots = &matched.head_slots;
+        assert_eq!(slots.len(), heads);
+        assert_eq!(slots.iter().sum::<usize>(), 30 * heads);
+        assert_eq!(slots.iter().max(), Some(&matched.cartridge.slots));
+        assert!(slots.iter().all(|&n| (7..=60).contains(&n)), "{slots:?}");
+        assert!(slots.iter().any(|&n| n != 30), "{slots:?}");
+        // Whatever stands in the padding, nothing comes of it.
+        let (rows, dim) = (matched.cartridge.slots, decoder.config().head_dim);
+        let mut other = matched.cartridge.clone();
+        let kv = decoder.config().num_kv_heads;
+        for (index, &n) in slots.iter().enumerate() {
+            let head = index % kv;
+            let value = &mut other.layers[index / kv].value;
+            let padding = &mut value[(head * rows + n) * dim..(head + 1) * rows * dim];
+            assert!(padding.iter().all(|&x| x == 0.0));
+            padding.fill(1.0);
+        }
+        assert_ne!(other, matched.cartridge);
+        let asked = ids(40, 77);
+        let got = behind_cartridge(&decoder, &other, &asked);
+        let want = behind_cartridge(&decoder, &matched.cartridge, &asked);
+        assert!(distance(&got, &want) < 1e-6);
+    }
+}
+
+#[test]
+fn heads_that_cannot_be_padded_are_told_of() {
+    // The queries of random weights share no direction.
+    let chunks = one_chunk();
+    let mut uneven = task(&chunks, 30);
+    uneven.options.slot_shares = SlotShares::Uneven;
+    let error = match_document(&tiny(), &uneven, &|_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("6 of 6 heads"), "{error}");
+}
+
+#[test]
+fn uneven_slots_with_the_mean_as_the_most_are_even() {
+    let decoder = tiny();
+    for chunks in [one_chunk().to_vec(), two_chunks().to_vec()] {
+        let even = match_document(&decoder, &task(&chunks, 30), &|_, _| {}).unwrap();
+        let mut uneven = task(&chunks, 30);
+        uneven.options.slot_shares = SlotShares::Uneven;
+        uneven.options.most_slots = Some(30);
+        let matched = match_document(&decoder, &uneven, &|_, _| {}).unwrap();
+        assert_eq!(matched.cartridge, even.cartridge);
+        assert_eq!(matched.head_slots, even.head_slots);
+        uneven.options.most_slots = Some(29);
+        let error = match_document(&decoder, &uneven, &|_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("at most 29"), "{error}");
     }
 }
 

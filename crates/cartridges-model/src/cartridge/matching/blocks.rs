@@ -10,6 +10,7 @@ use super::error::MatchError;
 use super::head::{HeadMatch, match_head, match_reference};
 use super::input::HeadInput;
 use super::options::{MatchOptions, SlotShares};
+use super::select::pursuit;
 
 /// Keys and values of one block.
 #[derive(Debug, Clone)]
@@ -36,17 +37,7 @@ pub fn match_blocks(
     queries: &[f32],
     options: &MatchOptions,
 ) -> Result<HeadMatch, MatchError> {
-    let inputs: Vec<HeadInput<'_>> = blocks
-        .iter()
-        .map(|block| HeadInput {
-            head_dim,
-            keys: &block.keys,
-            values: &block.values,
-            queries,
-            slots: block.slots,
-            weights: None,
-        })
-        .collect();
+    let inputs = inputs(head_dim, blocks, queries);
     let Some((first, others)) = inputs.split_first() else {
         return Err(MatchError::NoBlocks);
     };
@@ -58,27 +49,11 @@ pub fn match_blocks(
     }
     options.validate()?;
     let shares = mass_shares(&inputs);
-    // A block that no query looks at is matched as if all did.
-    let weights: Vec<Option<Vec<f32>>> = shares
-        .iter()
-        .map(|shares| {
-            let weights: Vec<f32> = shares.iter().map(|a| (a * a) as f32).collect();
-            weights.iter().any(|&w| w > 0.0).then_some(weights)
-        })
-        .collect();
-    let references = inputs
-        .iter()
-        .zip(&weights)
-        .map(|(input, weights)| {
-            Reference::new(&HeadInput {
-                weights: weights.as_deref(),
-                ..*input
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let weights = weights(&shares);
+    let references = references(&inputs, &weights)?;
     let wanted: Vec<usize> = inputs.iter().map(|i| i.slots.min(i.tokens())).collect();
     let slots = match options.slot_shares {
-        SlotShares::Even => wanted,
+        SlotShares::Even | SlotShares::Uneven => wanted,
         SlotShares::Attention => attended(&references, &shares, wanted.iter().sum()),
     };
     let mut joined = HeadMatch::default();
@@ -112,6 +87,79 @@ pub fn match_blocks(
     joined.mass_error = fit.mass_error;
     joined.selection_error = whole.evaluate(&rows(&keys), &rows(&values)).output_error;
     Ok(joined)
+}
+
+/// What pursuit leaves unexplained of every block behind 1, 2, ... of at most `most` slots: of output and
+/// mass, in units of the output's mean square over the queries, so that heads can be compared (see
+/// [`allot`](super::allot)).
+///
+/// # Errors
+/// As [`match_blocks`].
+pub fn unexplained(
+    head_dim: usize,
+    blocks: &[Block],
+    queries: &[f32],
+    most: usize,
+    options: &MatchOptions,
+) -> Result<Vec<Vec<f64>>, MatchError> {
+    options.validate()?;
+    let inputs = inputs(head_dim, blocks, queries);
+    for input in &inputs {
+        input.validate()?;
+    }
+    if inputs.is_empty() {
+        return Err(MatchError::NoBlocks);
+    }
+    let shares = mass_shares(&inputs);
+    let weights = weights(&shares);
+    let references = references(&inputs, &weights)?;
+    Ok(references
+        .iter()
+        .zip(&inputs)
+        .zip(&shares)
+        .enumerate()
+        .map(|(index, ((reference, input), shares))| {
+            let weight = shares.iter().map(|a| a * a).sum::<f64>() / shares.len() as f64;
+            let slots = most.min(input.tokens());
+            let found = pursuit(reference, input.keys, slots, index == 0, options);
+            let scale = weight * reference.output_energy;
+            found.left.iter().map(|left| scale * left).collect()
+        })
+        .collect())
+}
+
+fn inputs<'a>(head_dim: usize, blocks: &'a [Block], queries: &'a [f32]) -> Vec<HeadInput<'a>> {
+    let input = |block: &'a Block| HeadInput {
+        head_dim,
+        keys: &block.keys,
+        values: &block.values,
+        queries,
+        slots: block.slots,
+        weights: None,
+    };
+    blocks.iter().map(input).collect()
+}
+
+/// Weights of the queries in every block. A block that no query looks at is matched as if all did.
+fn weights(shares: &[Vec<f64>]) -> Vec<Option<Vec<f32>>> {
+    let weights = |shares: &Vec<f64>| {
+        let weights: Vec<f32> = shares.iter().map(|a| (a * a) as f32).collect();
+        weights.iter().any(|&w| w > 0.0).then_some(weights)
+    };
+    shares.iter().map(weights).collect()
+}
+
+fn references<'a>(
+    inputs: &[HeadInput<'a>],
+    weights: &'a [Option<Vec<f32>>],
+) -> Result<Vec<Reference<'a>>, MatchError> {
+    let weighted = inputs.iter().zip(weights).map(|(input, weights)| {
+        Reference::new(&HeadInput {
+            weights: weights.as_deref(),
+            ..*input
+        })
+    });
+    weighted.collect()
 }
 
 /// `a_c` of every block and query: the block's share of the query's attention.

@@ -144,7 +144,12 @@ fn close_form(
 ) -> Result<Candidate, MatchError> {
     let dim = reference.dim;
     let beta = log_mass_factors(reference, keys, options);
-    let direction = fold_direction(reference, options.fold_ridge)?;
+    let direction = fold_direction(
+        dim,
+        reference.queries,
+        &reference.weights,
+        options.fold_ridge,
+    )?;
     for share in [1.0, 0.5, 0.25, 0.0] {
         let folded: Vec<f32> = keys
             .chunks_exact(dim)

@@ -86,20 +86,17 @@ pub(super) fn bounded_least_squares(
     }
 }
 
-/// Direction `u`, `[d]`, with `q·u/√d ≈ 1` for all queries, so that `k + β u` adds `β` to every
+/// Direction `u`, `[d]`, with `q·u/√d ≈ 1` for all queries `[n, d]`, so that `k + β u` adds `β` to every
 /// score of a key: `u = √d (QᵀΩQ + λI)⁻¹ QᵀΩ1`. Works because queries share a strong mean.
 pub(super) fn fold_direction(
-    reference: &Reference<'_>,
+    dim: usize,
+    queries: &[f32],
+    weights: &[f64],
     relative_ridge: f64,
 ) -> Result<Vec<f64>, MatchError> {
-    let dim = reference.dim;
-    let second = query_moment(reference);
+    let second = query_moment(dim, queries, weights);
     let mut mean = vec![0.0; dim];
-    for (weight, query) in reference
-        .weights
-        .iter()
-        .zip(reference.queries.chunks_exact(dim))
-    {
+    for (weight, query) in weights.iter().zip(queries.chunks_exact(dim)) {
         for (m, &q) in mean.iter_mut().zip(query) {
             *m += weight * f64::from(q);
         }
@@ -114,15 +111,10 @@ pub(super) fn fold_direction(
 }
 
 /// Lower triangle of `QᵀΩQ`, `[d, d]`.
-pub(super) fn query_moment(reference: &Reference<'_>) -> Vec<f64> {
-    let dim = reference.dim;
+pub(super) fn query_moment(dim: usize, queries: &[f32], weights: &[f64]) -> Vec<f64> {
     let mut second = vec![0.0; dim * dim];
     let mut wide = Vec::new();
-    for (weights, queries) in reference
-        .weights
-        .chunks(4096)
-        .zip(reference.queries.chunks(4096 * dim))
-    {
+    for (weights, queries) in weights.chunks(4096).zip(queries.chunks(4096 * dim)) {
         wide.clear();
         for (weight, query) in weights.iter().zip(queries.chunks_exact(dim)) {
             let root = weight.sqrt();
@@ -258,7 +250,7 @@ mod tests {
     fn the_fold_direction_adds_the_same_to_every_score() {
         let head = SyntheticHead::new(21, 60, 200, 32);
         let reference = Reference::new(&head.input(20)).unwrap();
-        let direction = fold_direction(&reference, 1e-4).unwrap();
+        let direction = fold_direction(32, &head.queries, &reference.weights, 1e-4).unwrap();
         let misfit: f64 = head
             .queries
             .chunks_exact(32)

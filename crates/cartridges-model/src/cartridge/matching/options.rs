@@ -24,7 +24,7 @@ pub enum ValueChoice {
     Fit,
 }
 
-/// How slots are shared out among the blocks of a document that is matched in several.
+/// How slots are shared out among heads, and among the blocks of a document that is matched in several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SlotShares {
     /// As the blocks ask for them, in every head alike.
@@ -33,6 +33,10 @@ pub enum SlotShares {
     /// In every head by its own attention: as many as a block has of the keys that the head attends to
     /// most. All heads keep the same number in all, so nothing is padded.
     Attention,
+    /// Over all heads of the model and all blocks, each slot where it explains most (see
+    /// [`allot`](super::allot)). Heads with fewer slots than the largest are padded with slots that no
+    /// query attends to.
+    Uneven,
 }
 
 /// Options of [`match_head`](super::match_head). The defaults suit real models; ridges are
@@ -43,8 +47,10 @@ pub struct MatchOptions {
     pub key_choice: KeyChoice,
     /// What becomes of them and their values.
     pub value_choice: ValueChoice,
-    /// How the blocks of a long document share the slots.
+    /// How heads, and the blocks of a long document, share the slots.
     pub slot_shares: SlotShares,
+    /// Most slots of one head with [`SlotShares::Uneven`]; `None` is twice the mean.
+    pub most_slots: Option<usize>,
     /// Pursuit: weight of the relative mass misfit beside the relative output misfit.
     pub pursuit_mass_weight: f64,
     /// Pursuit: ridge on the coefficients, relative to the mean column energy. Keeps keys
@@ -79,6 +85,7 @@ impl Default for MatchOptions {
             key_choice: KeyChoice::Pursuit,
             value_choice: ValueChoice::Fit,
             slot_shares: SlotShares::Even,
+            most_slots: None,
             pursuit_mass_weight: 1.0,
             pursuit_ridge: 1e-4,
             pursuit_candidates: 2048,

@@ -12,14 +12,23 @@ use super::options::MatchOptions;
 use super::products::{add_gram_lower, add_product_at, mirror_lower};
 use super::select::gather;
 
-/// Chooses `slots` of `candidates` (the first one is always taken), in order of choice.
+/// Keys in the order in which they were chosen.
+pub(super) struct Pursuit {
+    /// Which tokens.
+    pub(super) chosen: Vec<usize>,
+    /// What they and all before leave unexplained of the targets `[O/‖O‖, γ1]`, whose energy is `1 + γ²`
+    /// in all.
+    pub(super) left: Vec<f64>,
+}
+
+/// Chooses `slots` of `candidates` (the first one is always taken).
 pub(super) fn pursue(
     reference: &Reference<'_>,
     keys: &[f32],
     candidates: &[usize],
     slots: usize,
     options: &MatchOptions,
-) -> Vec<usize> {
+) -> Pursuit {
     let count = candidates.len();
     let targets = reference.dim + 1;
     let keys = gather(keys, reference.dim, candidates);
@@ -43,12 +52,18 @@ pub(super) fn pursue(
     let mut open = vec![true; count];
     let mut factor: Vec<Vec<f64>> = Vec::with_capacity(slots);
     let mut chosen = Vec::with_capacity(slots);
+    let mut left = Vec::with_capacity(slots);
+    let mut rest = 1.0 + options.pursuit_mass_weight.powi(2);
     let mut next = 0;
+    let first: f64 = correlation[..targets].iter().map(|r| r * r).sum();
+    let mut gain = first / remainder[0];
     loop {
         open[next] = false;
         chosen.push(candidates[next]);
+        rest -= gain;
+        left.push(rest.max(0.0));
         if chosen.len() == slots.min(count) {
-            return chosen;
+            return Pursuit { chosen, left };
         }
         let row = factor_row(&gram, &factor, next, remainder[next], ridge);
         let pivot = remainder[next].sqrt();
@@ -70,19 +85,19 @@ pub(super) fn pursue(
                 *r -= l * s;
             }
             let explained: f64 = r.iter().map(|r| r * r).sum();
-            let gain = if remainder[j] > spent[j] {
+            let own = if remainder[j] > spent[j] {
                 explained / remainder[j]
             } else {
                 0.0
             };
-            if best.is_none_or(|(top, _)| gain > top) {
-                best = Some((gain, j));
+            if best.is_none_or(|(top, _)| own > top) {
+                best = Some((own, j));
             }
         }
         // `slots <= count` columns are never exhausted before the return above.
         match best {
-            Some((_, j)) => next = j,
-            None => return chosen,
+            Some(found) => (gain, next) = found,
+            None => return Pursuit { chosen, left },
         }
         factor.push(row);
     }
@@ -188,7 +203,7 @@ mod tests {
             ..MatchOptions::default()
         };
         let candidates: Vec<usize> = (0..tokens).collect();
-        let chosen = pursue(&reference, &head.keys, &candidates, slots, &options);
+        let Pursuit { chosen, left } = pursue(&reference, &head.keys, &candidates, slots, &options);
 
         let mut columns = vec![Vec::new(); tokens];
         reference.for_each_scores(&head.keys, |rows, scores| {
@@ -213,7 +228,8 @@ mod tests {
 
         let mut kept = vec![columns[0].clone()];
         assert_eq!(chosen[0], 0);
-        for &next in &chosen[1..] {
+        for (&next, &rest) in chosen[1..].iter().zip(&left) {
+            assert!((left_over(&kept, &targets) - rest).abs() < 1e-4);
             let after = |t: usize| {
                 let mut trial = kept.clone();
                 trial.push(columns[t].clone());

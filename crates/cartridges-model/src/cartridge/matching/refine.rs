@@ -197,7 +197,7 @@ impl Metric {
         options: &MatchOptions,
     ) -> Result<Self, MatchError> {
         let dim = reference.dim;
-        let second: Vec<f64> = query_moment(reference)
+        let second: Vec<f64> = query_moment(dim, reference.queries, &reference.weights)
             .iter()
             .map(|x| x / dim as f64)
             .collect();

@@ -2,7 +2,7 @@
 
 use super::attention::Reference;
 use super::options::{KeyChoice, MatchOptions};
-use super::pursuit::pursue;
+use super::pursuit::{Pursuit, pursue};
 
 /// `slots` tokens out of `T`, ascending; token 0 is always among them where it is the attention `sink`.
 pub(super) fn choose_keys(
@@ -14,14 +14,23 @@ pub(super) fn choose_keys(
 ) -> Vec<usize> {
     let mut chosen = match options.key_choice {
         KeyChoice::TopAttention => top_attention(&reference.column_energy, slots, sink),
-        KeyChoice::Pursuit => {
-            let count = options.pursuit_candidates.max(slots);
-            let candidates = top_attention(&reference.column_energy, count, sink);
-            pursue(reference, keys, &candidates, slots, options)
-        }
+        KeyChoice::Pursuit => pursuit(reference, keys, slots, sink, options).chosen,
     };
     chosen.sort_unstable();
     chosen
+}
+
+/// Pursues `slots` of the keys with the largest attention.
+pub(super) fn pursuit(
+    reference: &Reference<'_>,
+    keys: &[f32],
+    slots: usize,
+    sink: bool,
+    options: &MatchOptions,
+) -> Pursuit {
+    let count = options.pursuit_candidates.max(slots);
+    let candidates = top_attention(&reference.column_energy, count, sink);
+    pursue(reference, keys, &candidates, slots, options)
 }
 
 /// The sink first, then the tokens with the largest attention energy; ties go to the earlier.

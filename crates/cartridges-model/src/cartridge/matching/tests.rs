@@ -5,7 +5,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::synthetic::{SyntheticHead, frequencies, gaussian};
-use super::{HeadInput, HeadMatch, KeyChoice, MatchError, MatchOptions, match_head, rotate_keys};
+use super::{
+    Block, HeadInput, HeadMatch, KeyChoice, MatchError, MatchOptions, allot, match_head,
+    rotate_keys, unexplained,
+};
 
 fn options(key_choice: KeyChoice) -> MatchOptions {
     MatchOptions {
@@ -285,6 +288,50 @@ fn one_slot_is_the_sink() {
         assert_eq!(matched.chosen, [0]);
         assert!(matched.output_error <= matched.selection_error);
     }
+}
+
+#[test]
+fn slots_shared_out_over_heads_leave_less_than_even_ones() {
+    // Heads that are more or less loud, and whose queries are more or less sharp.
+    let heads: Vec<SyntheticHead> = [0.3f32, 1.0, 4.0]
+        .iter()
+        .zip(20..)
+        .map(|(scale, seed)| {
+            let mut head = SyntheticHead::new(seed, 120, 60, 16);
+            head.values.iter_mut().for_each(|v| *v *= scale);
+            head
+        })
+        .collect();
+    let options = MatchOptions::default();
+    let block = |head: &SyntheticHead, slots: usize| Block {
+        keys: head.keys.clone(),
+        values: head.values.clone(),
+        slots,
+    };
+    let curves: Vec<_> = heads
+        .iter()
+        .map(|head| unexplained(16, &[block(head, 1)], &head.queries, 40, &options).unwrap())
+        .collect();
+    let shares = allot(&curves, 60, 40);
+    assert_eq!(shares.iter().flatten().sum::<usize>(), 60);
+    // Squared distance of all outputs from those of the document.
+    let misfit = |slots: [usize; 3]| -> f64 {
+        let parts = heads.iter().zip(slots).map(|(head, slots)| {
+            let matched = run(head, slots, &options);
+            let (want, _) = attend(16, &head.queries, &head.keys, &head.values);
+            let energy: f64 = want.iter().map(|x| x * x).sum();
+            matched.output_error.powi(2) * energy
+        });
+        parts.sum()
+    };
+    let (uneven, even) = (
+        misfit([shares[0][0], shares[1][0], shares[2][0]]),
+        misfit([20; 3]),
+    );
+    assert!(
+        uneven < 0.8 * even,
+        "{uneven} against {even} with {shares:?}"
+    );
 }
 
 #[test]
