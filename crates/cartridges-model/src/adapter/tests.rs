@@ -4,7 +4,9 @@ use burn::tensor::Tensor;
 use cartridges_ops::{AttentionLayout, DeviceChoice};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::cartridge::{CartridgeDtype, ModelIdentity};
@@ -400,4 +402,71 @@ fn targets_are_the_paths_of_checkpoints() {
     ] {
         assert!(path.parse::<Target>().is_err(), "{path}");
     }
+}
+
+/// Property 17: tensors whose ranks or widths are not those of each other and of the manifest.
+#[test]
+fn tensors_of_other_ranks_and_shapes_are_refused() {
+    let config = decoder("tiny-qwen3").config().clone();
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::Layer {
+        layer: 1,
+        site: Site::DownProj,
+    };
+    let (inputs, outputs) = target.widths(&config).unwrap();
+    let patch = HostPatch {
+        target,
+        mode: Mode::Linear,
+        scale: 1.0,
+        inputs,
+        outputs,
+        delta: Delta::LowRank {
+            rank: 2,
+            a: vec![0.5; 2 * inputs],
+            b: vec![0.5; 2 * outputs],
+        },
+        bias: None,
+    };
+    let (host, how) = (HostAdapter::new(vec![patch]).unwrap(), json!({}));
+    let model = identity(&config);
+    let saved = save_adapter(dir.path(), &host, &model, &how, CartridgeDtype::F32).unwrap();
+    let zeros = vec![0u8; 4 * inputs * outputs];
+    let load_with = |tensors: &[(&str, [usize; 2])]| {
+        let views = tensors.iter().map(|(part, shape)| {
+            let bytes = &zeros[..4 * shape[0] * shape[1]];
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap();
+            (format!("{target}.{part}"), view)
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        let manifest = AdapterManifest {
+            sha256: crate::digest::hex(&Sha256::digest(&bytes)),
+            ..saved.clone()
+        };
+        std::fs::write(dir.path().join(ADAPTER_FILE), bytes).unwrap();
+        let text = serde_json::to_string(&manifest).unwrap();
+        std::fs::write(dir.path().join(ADAPTER_MANIFEST_FILE), text).unwrap();
+        load_adapter(dir.path())
+    };
+    load_with(&[("lora_a", [3, inputs]), ("lora_b", [outputs, 3])]).unwrap();
+    for (a, b, named) in [
+        ([2, inputs], [outputs, 3], "lora_b"),
+        ([2, inputs - 1], [outputs, 2], "lora_a"),
+        ([2, inputs], [outputs + 1, 2], "lora_b"),
+    ] {
+        let error = load_with(&[("lora_a", a), ("lora_b", b)])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(named) && error.contains("shape"), "{error}");
+    }
+    let error = load_with(&[("lora_a", [2, inputs])])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("half of a delta"), "{error}");
+    let error = load_with(&[("delta", [inputs, outputs])])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("delta") && error.contains("shape"),
+        "{error}"
+    );
 }

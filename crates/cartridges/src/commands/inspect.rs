@@ -1,5 +1,6 @@
 //! `cartridges inspect`: what a file or folder holds.
 
+mod adapter;
 mod cartridge;
 mod colour;
 pub(crate) mod conversations;
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 use crate::opening::RuntimeArgs;
 
-/// Say what a cartridge, a data set, a synthesis run or a model holds.
+/// Say what a cartridge, an adapter, a data set, a synthesis run or a model holds.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Nothing is computed and no weights are loaded, so it is quick even on large \
@@ -30,13 +31,14 @@ models.
 
 Examples:
   cartridges inspect cartridges/handbook    a cartridge: size, origin, norms
+  cartridges inspect adapters/handbook      an adapter: corpora, deltas, what is kept
   cartridges inspect runs/handbook          a synthesis run: plan, counts, samples
   cartridges inspect model.gguf             a model: shapes, formats, tokenizer
   cartridges inspect runs/handbook/dataset.parquet --json
   cartridges inspect runs/handbook/dataset.parquet --model smollm2-135m --html page.html"
 )]
 pub struct InspectArgs {
-    /// A cartridge folder or .pt file, conversations (.parquet), a synthesis run's folder, a .gguf
+    /// A cartridge folder or .pt file, an adapter folder, conversations (.parquet), a synthesis run's folder, a .gguf
     /// file, a model folder, or the name of a known model that is on this machine.
     #[arg(value_name = "PATH")]
     path: PathBuf,
@@ -167,12 +169,13 @@ fn findings(path: &Path, view: &View) -> Result<Findings> {
         let has = |name: &str| path.join(name).is_file();
         return match () {
             () if has("cartridge.json") => cartridge::folder(path),
+            () if has("adapter.json") => adapter::folder(path),
             () if has("plan.json") => synthesis::run_folder(path, view),
             () if has("config.json") => model::model(path),
             () if dataset_files(path).is_ok() => conversations::file(path, view),
             () => bail!(
-                "{}: not a cartridge (cartridge.json), a synthesis run (plan.json), a data set \
-                 (data/*.parquet) or a model (config.json)",
+                "{}: not a cartridge (cartridge.json), an adapter (adapter.json), a synthesis run \
+                 (plan.json), a data set (data/*.parquet) or a model (config.json)",
                 path.display()
             ),
         };

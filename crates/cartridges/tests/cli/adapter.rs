@@ -167,6 +167,22 @@ fn corpora_are_merged_and_taken_out_again() {
         .find(|part| part["data"] == one_made["data"]);
     assert_eq!(first.unwrap()["sweep"], one_made["sweep"]);
 
+    // What the folder says of itself.
+    let shown = works(&["inspect", &place.path("both")]);
+    for part in [
+        &ids[0].to_string(),
+        &ids[1].to_string(),
+        "merged       by deltas from 2 adapters",
+        "model.layers.1.mlp.down_proj",
+        "rank 16",
+    ] {
+        assert!(shown.contains(part), "no `{part}` in\n{shown}");
+    }
+    let json = works(&["inspect", &place.path("both"), "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["kind"], "adapter");
+    assert!(json["statistics_bytes"].as_u64().unwrap() > 0);
+
     // Without the second corpus the first adapter is there again, with its statistics.
     works_alone(
         &place,
