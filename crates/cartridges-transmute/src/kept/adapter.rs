@@ -13,7 +13,7 @@ use crate::error::TransmuteError;
 use crate::matrix::Matrix;
 use crate::merge::join;
 use crate::rank::Factors;
-use crate::ridge::{RidgeReport, system_matrix};
+use crate::ridge::{RidgeOptions, RidgeReport, system_matrix};
 use crate::statistics::{CorpusId, SiteStatistics};
 use crate::sweep::{SweepOptions, TargetStatistics};
 
@@ -201,6 +201,14 @@ pub(super) fn facts(statistics: &TargetStatistics) -> Result<SiteStatistics, Tra
 /// The background, if it has rows.
 pub(super) fn background(statistics: &TargetStatistics) -> Option<&SiteStatistics> {
     (statistics.background.tokens() > 0).then_some(&statistics.background)
+}
+
+/// The settings with which a map was solved: the ridge may be its own.
+pub(super) fn options(kept: &Kept, made: &MadeTarget) -> RidgeOptions {
+    RidgeOptions {
+        ridge: made.ridge.ridge,
+        ..kept.made.sweep.ridge
+    }
 }
 
 /// `R [p, p]` of a map as it was solved.

@@ -3,7 +3,7 @@
 use cartridges_model::adapter::{HostAdapter, HostPatch, Target};
 use serde::Serialize;
 
-use super::adapter::{Kept, background, factors, facts, system};
+use super::adapter::{Kept, background, factors, facts, options, system};
 use crate::error::TransmuteError;
 use crate::matrix::Matrix;
 use crate::merge::{Finished, merge_finished};
@@ -70,7 +70,8 @@ pub fn combine(
             weights.push(match (own, anew) {
                 (Some(_), true) => {
                     let (facts, background) = (facts(&statistics)?, background(&statistics));
-                    let solved = solve(&facts, background, &part.made.sweep.ridge)?.solved;
+                    let solved =
+                        solve(&facts, background, &options(part, &part.made.targets[at]))?.solved;
                     solved.weight().clone()
                 }
                 (Some(own), false) => own.product(),

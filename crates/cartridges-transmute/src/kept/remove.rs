@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cartridges_model::adapter::{HostAdapter, HostPatch, Target};
 
-use super::adapter::{Kept, MadeTarget, background};
+use super::adapter::{Kept, MadeTarget, background, options};
 use super::folder::StatisticsFolder;
 use crate::error::TransmuteError;
 use crate::merge::join;
@@ -77,7 +77,7 @@ pub fn remove(
             continue;
         };
         let facts = join(&statistics.corpora)?;
-        let solution = solve(&facts, background(&statistics), &kept.made.sweep.ridge)?;
+        let solution = solve(&facts, background(&statistics), &options(kept, made))?;
         targets.push(MadeTarget {
             ridge: solution.report,
             ..*made
