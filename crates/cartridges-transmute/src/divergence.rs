@@ -1,12 +1,15 @@
 //! How far the student's next-token distributions are from the teacher's.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
-use cartridges_model::adapter::BatchAdapters;
+use cartridges_model::adapter::{BatchAdapters, HostAdapter, ThoughtAdapter};
 use cartridges_model::decoder::Decoder;
 
 use crate::error::TransmuteError;
 use crate::extract::values;
+use crate::sweep::Material;
 
 /// Rows of logits that are alive at a time.
 const CHUNK: usize = 64;
@@ -44,4 +47,27 @@ pub(crate) fn mean_divergence(
         rows += part.len();
     }
     Ok(sum / rows.max(1) as f64)
+}
+
+/// How far the student is from the teacher on the validation conversations, in nats per token, with an
+/// adapter or without; 0 if there are no such conversations.
+///
+/// # Errors
+/// [`TransmuteError`], if the conversations or the adapter do not fit the model.
+pub fn validation_divergence(
+    material: &Material<'_>,
+    adapter: Option<&HostAdapter>,
+) -> Result<f64, TransmuteError> {
+    /// Tokens behind a prompt in one batch.
+    const BATCH_TOKENS: usize = 2048;
+    let decoder = material.decoder;
+    let mut adapters = BatchAdapters::default();
+    if let Some(host) = adapter {
+        host.check(decoder.config())?;
+        let adapter = ThoughtAdapter::from_host(host, decoder.device());
+        adapters = BatchAdapters::everywhere([Arc::new(adapter)]);
+    }
+    let judge = material.paired(material.validation, BATCH_TOKENS, 0.0)?;
+    let wanted = judge.teacher.finish(BatchAdapters::NONE);
+    mean_divergence(decoder, &wanted, &judge.student.finish(&adapters))
 }

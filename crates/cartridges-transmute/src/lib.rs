@@ -40,6 +40,7 @@ mod synthetic;
 mod tiny;
 mod token_patch;
 
+pub use divergence::validation_divergence;
 pub use error::TransmuteError;
 pub use extract::{Group, PairOptions, Pairs, StudentContext, Turns, pair};
 pub use fold::{fold, rounding_loss};
@@ -51,7 +52,7 @@ pub use merge::{Finished, Merged, join, merge_finished};
 pub use merged_model::{MergedModel, write_merged_model};
 pub use rank::{Factors, Reduced, truncate};
 pub use reference::{ReferenceEstimator, ReferencePatch, reference_adapter};
-pub use refine::{RefineOptions, Refinement, Step, refine};
+pub use refine::{RefineOptions, Refinement, Step, refine, untrained};
 pub use ridge::{
     Form, RidgeOptions, RidgeReport, RidgeRule, RidgeSolution, Solved, solve, solve_rows,
     system_matrix,

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{TransmuteError, check_length, check_not_negative};
 use crate::matrix::{Matrix, axpy, dot, product_into};
+use crate::rank::Factors;
 use crate::rows::{Element, Rows};
 
 #[cfg(test)]
@@ -336,6 +337,23 @@ impl SiteStatistics {
         let second = self.second_moment();
         let fitted = dot(whole.times(&second).values(), whole.values());
         let shared = dot(self.cross.values(), whole.values());
+        Ok((self.target_energy - 2.0 * shared + fitted).max(0.0))
+    }
+
+    /// [`Self::squared_error`] of a delta `B A` without a bias, at the cost of its rank.
+    ///
+    /// # Errors
+    /// [`TransmuteError::Field`] if a shape is another or there is an intercept.
+    pub(crate) fn squared_error_of(&self, factors: &Factors) -> Result<f64, TransmuteError> {
+        let (a, b) = (factors.a(), factors.b());
+        if self.intercept {
+            return self.squared_error(&factors.product(), None);
+        }
+        check_length("weight rows", b.rows(), self.outputs)?;
+        check_length("weight columns", a.columns(), self.inputs)?;
+        let inner = a.times(&self.second_moment()).times_transposed(a);
+        let fitted = dot(inner.values(), b.transposed_times(b).values());
+        let shared = dot(self.cross.times_transposed(a).values(), b.values());
         Ok((self.target_energy - 2.0 * shared + fitted).max(0.0))
     }
 

@@ -6,6 +6,8 @@ mod options;
 mod run;
 #[cfg(test)]
 mod tests;
+mod untrained;
 
 pub use options::RefineOptions;
 pub use run::{Refinement, Step, refine};
+pub use untrained::untrained;

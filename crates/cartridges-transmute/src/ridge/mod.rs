@@ -4,6 +4,7 @@ mod dual;
 mod factor;
 mod options;
 mod primal;
+mod search;
 mod solved;
 mod system;
 #[cfg(test)]
@@ -14,5 +15,6 @@ pub(crate) use factor::Factor;
 pub use options::{Form, RidgeOptions, RidgeReport, RidgeRule};
 pub(crate) use primal::{Refined, refined_solve};
 pub use primal::{RidgeSolution, solve};
+pub(crate) use search::{HeldOut, best_scale, search};
 pub use solved::Solved;
 pub use system::system_matrix;

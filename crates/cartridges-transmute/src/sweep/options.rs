@@ -32,7 +32,7 @@ pub enum Sites {
 
 impl Sites {
     /// Whether the map in which a half of a layer ends is one of them.
-    pub(super) fn have(self, half: Half) -> bool {
+    pub(crate) fn have(self, half: Half) -> bool {
         match self {
             Self::Down => half == Half::Mlp,
             Self::Output => half == Half::Attention,
@@ -53,6 +53,9 @@ pub struct SweepOptions {
     pub rank: usize,
     /// The regression.
     pub ridge: RidgeOptions,
+    /// Whether its ridge is only where a search begins, at each map anew, for the one with which the
+    /// validation's states come nearest to the teacher's. Default true.
+    pub search_ridge: bool,
     /// What a position counts. Default the same for all.
     pub weighting: Weighting,
     /// What a position of a question counts against one of an answer: answers attend to it. Default 0.
@@ -67,6 +70,7 @@ impl Default for SweepOptions {
             layers: None,
             rank: 32,
             ridge: RidgeOptions::default(),
+            search_ridge: true,
             sites: Sites::Down,
             weighting: Weighting::Uniform,
             questions: 0.0,

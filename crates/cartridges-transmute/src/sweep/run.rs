@@ -11,10 +11,11 @@ use super::material::{Material, Paired};
 use super::options::{SweepOptions, Weighting};
 use crate::divergence::{divergences, mean_divergence};
 use crate::error::TransmuteError;
-use crate::extract::Stream;
+use crate::extract::{Stream, values};
+use crate::matrix::{Matrix, dot};
 use crate::merge::join;
-use crate::ridge::{RidgeReport, solve};
-use crate::statistics::SiteStatistics;
+use crate::rank::Factors;
+use crate::ridge::{HeldOut, RidgeOptions, RidgeReport, best_scale, search, solve};
 
 /// What a position counts at least and at most where it counts its divergence.
 const WEIGHTS: (f32, f32) = (0.05, 5.0);
@@ -98,6 +99,7 @@ pub fn sweep(
         after: 0.0,
         targets: Vec::new(),
     };
+    let mut ridge = options.ridge;
     while pairs.student.place().0 < layers.end {
         let (layer, half) = pairs.student.place();
         for stream in [&mut pairs.teacher, &mut judge.teacher, &mut base] {
@@ -107,14 +109,11 @@ pub fn sweep(
         if layers.contains(&layer) && options.sites.have(half) {
             let statistics = collect(&pairs, &base, &background)?;
             keep(&statistics)?;
-            let (patch, mut report) = fitted(statistics, options)?;
-            if let Some(mut patch) = patch {
-                (patch.scale, report.held_out) = fitting_scale(&patch, &judge, material)?;
-                if patch.scale > 0.0 {
-                    report.scale = Some(patch.scale);
-                    adapters = alone(&patch, material)?;
-                    swept.patches.push(patch);
-                }
+            let held = held_out(&judge)?;
+            let (patch, report) = fitted(statistics, options, &mut ridge, held.as_ref())?;
+            if let Some(patch) = patch {
+                adapters = alone(&patch, material)?;
+                swept.patches.push(patch);
             }
             tell(&report);
             swept.targets.push(report);
@@ -127,31 +126,38 @@ pub fn sweep(
     Ok(swept)
 }
 
-/// With what a patch brings the states of the validation's student nearest to the teacher's, between 0 and
-/// 1, and the share of what they lack that it gives then.
-fn fitting_scale(
-    patch: &HostPatch,
-    judge: &Paired<'_>,
-    material: &Material<'_>,
-) -> Result<(f32, f64), TransmuteError> {
-    let adapters = alone(patch, material)?;
-    let (mut lacking, mut along, mut added) = (0.0, 0.0, 0.0);
+/// What the map at the place of the validation's student reads and lacks.
+fn held_out(judge: &Paired<'_>) -> Result<Option<HeldOut>, TransmuteError> {
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    let mut widths = (0, 0);
     for batch in 0..judge.corpora.len() {
         let (features, lacks) = lacks(&judge.student, &judge.teacher, batch);
-        let gives = adapters.add(patch.target, &features, lacks.zeros_like());
-        let dot = |a: &Tensor<2>, b: &Tensor<2>| {
-            f64::from((a.clone() * b.clone()).sum().into_scalar::<f32>())
-        };
-        lacking += dot(&lacks, &lacks);
-        along += dot(&lacks, &gives);
-        added += dot(&gives, &gives);
+        widths = (features.dims()[1], lacks.dims()[1]);
+        inputs.extend(values(features)?.into_iter().map(f64::from));
+        targets.extend(values(lacks)?.into_iter().map(f64::from));
     }
-    if added <= 0.0 || along <= 0.0 {
-        return Ok((0.0, 0.0));
+    if inputs.is_empty() {
+        return Ok(None);
     }
-    let scale = (along / added).min(1.0);
-    let explained = scale * (2.0 * along - scale * added) / lacking;
-    Ok((scale as f32, explained))
+    let rows = inputs.len() / widths.0;
+    Ok(Some(HeldOut {
+        inputs: Matrix::new(rows, widths.0, inputs)?,
+        targets: Matrix::new(rows, widths.1, targets)?,
+    }))
+}
+
+/// With what a delta brings the states of the validation's student nearest to the teacher's, between 0 and
+/// 1, and the share of what they lack that it gives then. Without validation it is 1.
+fn fitting_scale(factors: &Factors, held: Option<&HeldOut>) -> (f64, f64) {
+    let Some(HeldOut { inputs, targets }) = held else {
+        return (1.0, 0.0);
+    };
+    let inner = inputs.times_transposed(factors.a());
+    let gives = inner.times_transposed(factors.b());
+    let along = dot(gives.values(), targets.values());
+    let (scale, explained) = best_scale(along, dot(gives.values(), gives.values()));
+    let lacking = dot(targets.values(), targets.values());
+    (scale, explained / lacking.max(f64::MIN_POSITIVE))
 }
 
 /// Multiplies what each row counts with its divergence, within bounds.
@@ -169,10 +175,13 @@ fn weigh(pairs: &mut Paired<'_>) -> Result<(), TransmuteError> {
     Ok(())
 }
 
-/// The patch of a map at the rank that was asked for; none if there is nothing that it should change.
+/// The patch of a map at the rank that was asked for; none if there is nothing that it should change, or
+/// it does not help. `ridge` is where a search for the ridge begins, and gets the one that it finds.
 fn fitted(
     statistics: TargetStatistics,
     options: &SweepOptions,
+    ridge: &mut RidgeOptions,
+    held: Option<&HeldOut>,
 ) -> Result<(Option<HostPatch>, TargetReport), TransmuteError> {
     let TargetStatistics {
         target,
@@ -187,7 +196,10 @@ fn fitted(
         return Err(TransmuteError::field("the statistics", "are of no corpus"));
     };
     let background = (background.tokens() > 0).then_some(&background);
-    let solution = solve(&facts, background, &options.ridge)?;
+    if let Some(held) = held.filter(|_| options.search_ridge && facts.target_energy() > 0.0) {
+        ridge.ridge = search(&facts, background, ridge, held)?;
+    }
+    let solution = solve(&facts, background, ridge)?;
     let mut report = TargetReport {
         target,
         ridge: solution.report,
@@ -195,24 +207,25 @@ fn fitted(
         held_out: 0.0,
         scale: None,
     };
-    if facts.target_energy() == 0.0 && solution.solved.weight().frobenius_norm() == 0.0 {
+    if solution.solved.weight().frobenius_norm() == 0.0 {
         return Ok((None, report));
     }
     let reduced = solution.solved.reduce(options.rank)?;
-    report.explained = explained(&facts, &reduced.factors.product())?;
-    let patch = reduced
-        .factors
-        .balanced()?
-        .patch(target, reduced.bias.as_deref());
+    let left = facts.squared_error_of(&reduced.factors)?;
+    report.explained = 1.0 - left / facts.target_energy().max(f64::MIN_POSITIVE);
+    let (scale, held_out) = fitting_scale(&reduced.factors, held);
+    if scale <= 0.0 {
+        return Ok((None, report));
+    }
+    (report.scale, report.held_out) = (Some(scale as f32), held_out);
+    let patch = HostPatch {
+        scale: scale as f32,
+        ..reduced
+            .factors
+            .balanced()?
+            .patch(target, reduced.bias.as_deref())
+    };
     Ok((Some(patch), report))
-}
-
-fn explained(
-    facts: &SiteStatistics,
-    weight: &crate::matrix::Matrix,
-) -> Result<f64, TransmuteError> {
-    let left = facts.squared_error(weight, None)?;
-    Ok(1.0 - left / facts.target_energy().max(f64::MIN_POSITIVE))
 }
 
 /// An adapter of one patch, for all rows.

@@ -9,19 +9,20 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
 use cartridges_model::LanguageModel;
-use cartridges_model::adapter::save_adapter;
+use cartridges_model::adapter::{HostAdapter, save_adapter};
 use cartridges_model::cartridge::{Cartridge, CartridgeDtype};
 use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
 use cartridges_transmute::{
     CorpusId, Material, PairOptions, RefineOptions, RidgeOptions, Sites, StatisticsFolder,
-    StudentContext, SweepOptions, TargetStatistics, Weighting, pair, refine, sweep,
+    StudentContext, SweepOptions, TargetReport, TargetStatistics, Weighting, pair,
+    reference_adapter, refine, sweep, untrained, validation_divergence,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::de::{DeserializeOwned, IntoDeserializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::opening::{ModelArgs, RuntimeArgs, load_cartridge, writable_folder};
+use crate::opening::{ModelArgs, RuntimeArgs, load_adapter, load_cartridge, writable_folder};
 use crate::progress::progress;
 use crate::provenance::program;
 
@@ -46,7 +47,14 @@ pub struct TransmuteArgs {
     /// Folder for the adapter and the report.
     #[arg(long, value_name = "DIR", env = "CARTRIDGES_OUTPUT_DIR")]
     out: PathBuf,
-    /// Rank of the delta of each layer.
+    /// Where the deltas come from: ridge, the closed form; zero, nothing, so that distillation trains them
+    /// as LoRA; or reference, the estimator of the reference, to compare with.
+    #[arg(long, value_enum, default_value_t = Estimator::Ridge)]
+    estimator: Estimator,
+    /// An adapter to refine, in place of solving one.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["estimator", "keep_statistics"])]
+    from: Option<PathBuf>,
+    /// Rank of the delta of each map.
     #[arg(long, value_name = "R", default_value_t = SweepOptions::default().rank)]
     rank: usize,
     /// Steps of distillation after the closed form; 0 for none.
@@ -67,9 +75,10 @@ pub struct TransmuteArgs {
     /// What a token of a question counts against one of an answer.
     #[arg(long, value_name = "WEIGHT", default_value_t = SweepOptions::default().questions)]
     questions: f32,
-    /// Ridge of the regression, relative to each input's energy.
-    #[arg(long, default_value_t = RidgeOptions::default().ridge)]
-    ridge: f64,
+    /// Ridge of the regression, relative to each input's energy. Default: at each map the one that serves the
+    /// validation conversations best.
+    #[arg(long)]
+    ridge: Option<f64>,
     /// How much the background counts against the conversations.
     #[arg(long, default_value_t = RidgeOptions::default().preserve)]
     preserve: f64,
@@ -96,6 +105,17 @@ pub struct TransmuteArgs {
     /// Accept a cartridge made with other weights of the same shape, such as another quantisation.
     #[arg(long)]
     allow_other_weights: bool,
+}
+
+/// `--estimator`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Estimator {
+    /// The closed form.
+    Ridge,
+    /// Factors that change nothing.
+    Zero,
+    /// That of the reference, behind the final norm.
+    Reference,
 }
 
 /// `--student-context`.
@@ -157,10 +177,11 @@ impl TransmuteArgs {
             weighting: self.weighting,
             questions: self.questions,
             ridge: RidgeOptions {
-                ridge: self.ridge,
+                ridge: self.ridge.unwrap_or(RidgeOptions::default().ridge),
                 preserve: self.preserve,
                 ..RidgeOptions::default()
             },
+            search_ridge: self.ridge.is_none(),
             ..SweepOptions::default()
         }
     }
@@ -252,68 +273,112 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         background: &background,
         sink: pairing.sink,
     };
-    let options = args.sweep();
-    let bar = progress(
-        options.maps(model.decoder.config().num_layers) as u64,
-        "solving",
-        "maps",
-    );
-    let mut keep = |statistics: &TargetStatistics| match args.keep_statistics {
-        true => StatisticsFolder::of(&args.out).save(statistics),
-        false => Ok(()),
-    };
-    let mut solved = 0;
-    let swept = sweep(&material, &options, &mut keep, &mut |report| {
-        solved += 1;
-        let note = format!(
-            "explained {:.2}, held out {:.2}",
-            report.explained, report.held_out
-        );
-        bar.set(solved, note);
-    })?;
-    drop(bar);
-    let Some(mut adapter) = swept.adapter()? else {
-        bail!(
-            "no delta brought the student nearer to the teacher (divergence {:.4} nats per \
-             token): is the text in the conversations' system prompts, and is there enough data?",
-            swept.before
-        );
-    };
-    let mut reached = swept.after;
-    let refining = args.refinement();
-    if refining.steps > 0 {
-        let bar = progress(refining.steps as u64, "refining", "steps");
-        let refined = refine(&material, &adapter, &refining, &mut |step| {
-            bar.set(step.step as u64, format!("loss {:.4}", step.loss));
-        })?;
-        reached = refined.after;
-        adapter = refined.adapter;
-    }
-    let made_by = json!({
+    let start = args.start(&model, &material)?;
+    let mut report = json!({
         "program": program(),
         "data": corpora.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         "student_context": args.student_context.to_string(),
         "pairing": pairing,
-        "sweep": options,
-        "refinement": refining,
-        "targets": swept.targets,
-        "divergence": { "before": swept.before, "closed_form": swept.after, "refined": reached },
+        "sweep": args.sweep(),
+        "targets": start.targets,
+        "divergence": { "before": start.before, "start": start.after },
     });
-    save_adapter(
-        &args.out,
-        &adapter,
-        &model.identity,
-        &made_by,
-        CartridgeDtype::F32,
-    )?;
+    let save = |adapter: &HostAdapter, report: &Value| {
+        save_adapter(
+            &args.out,
+            adapter,
+            &model.identity,
+            report,
+            CartridgeDtype::F32,
+        )
+    };
+    save(&start.adapter, &report)?;
+    let mut reached = start.after;
+    let refining = args.refinement();
+    if refining.steps > 0 && args.estimator != Estimator::Reference {
+        let bar = progress(refining.steps as u64, "refining", "steps");
+        let refined = refine(&material, &start.adapter, &refining, &mut |step| {
+            bar.set(step.step as u64, format!("loss {:.4}", step.loss));
+        })?;
+        reached = refined.after;
+        report["refinement"] = json!(refining);
+        report["divergence"]["refined"] = json!(reached);
+        save(&refined.adapter, &report)?;
+    }
     println!(
         "adapter of {} patches in {} · divergence from the teacher {:.4} nats per token without, {:.4} \
-         with the closed form, {:.4} refined",
-        adapter.patches().len(),
+         at the start, {:.4} now",
+        start.adapter.patches().len(),
         args.out.display(),
-        swept.before,
-        swept.after,
+        start.before,
+        start.after,
         reached,
     );
+    if reached >= start.before {
+        eprintln!(
+            "warning: the model with this adapter is no nearer to the one that sees the text; give more \
+             conversations, or refine longer (--from {} --refine STEPS)",
+            args.out.display()
+        );
+    }
     Ok(())
+}
+
+/// An adapter before it is refined.
+struct Start {
+    adapter: HostAdapter,
+    targets: Vec<TargetReport>,
+    /// Divergence on the validation conversations without it.
+    before: f64,
+    /// The same with it.
+    after: f64,
+}
+
+impl TransmuteArgs {
+    fn start(&self, model: &LanguageModel, material: &Material<'_>) -> Result<Start> {
+        let other = match (&self.from, self.estimator) {
+            (Some(path), _) => load_adapter(path, model, false)?,
+            (None, Estimator::Ridge) => return self.solve(material),
+            (None, Estimator::Zero) => untrained(model.decoder.config(), &self.sweep(), self.seed)?,
+            (None, Estimator::Reference) => reference_adapter(material, None)?,
+        };
+        let none = validation_divergence(material, None)?;
+        let after = validation_divergence(material, Some(&other))?;
+        Ok(Start {
+            adapter: other,
+            targets: Vec::new(),
+            before: none,
+            after,
+        })
+    }
+
+    /// The closed form, with progress.
+    fn solve(&self, material: &Material<'_>) -> Result<Start> {
+        let options = self.sweep();
+        let maps = options.maps(material.decoder.config().num_layers);
+        let bar = progress(maps as u64, "solving", "maps");
+        let mut keep = |statistics: &TargetStatistics| match self.keep_statistics {
+            true => StatisticsFolder::of(&self.out).save(statistics),
+            false => Ok(()),
+        };
+        let mut solved = 0;
+        let swept = sweep(material, &options, &mut keep, &mut |report| {
+            solved += 1;
+            let (fit, held) = (report.explained, report.held_out);
+            bar.set(solved, format!("explained {fit:.2}, held out {held:.2}"));
+        })?;
+        let Some(adapter) = swept.adapter()? else {
+            bail!(
+                "no delta brought the student nearer to the teacher (divergence {:.4} nats per \
+                 token): is the text in the conversations' system prompts, and is there enough data?",
+                swept.before
+            );
+        };
+        Ok(Start {
+            adapter,
+            targets: swept.targets,
+            before: swept.before,
+            after: swept.after,
+        })
+    }
 }
