@@ -96,7 +96,6 @@ pub fn solve(
         fit: &fit,
         validation: &validation,
         background: &background,
-        sink: pairing.sink,
     };
     let (adapter, how) = match args.estimator {
         Estimator::Reference => {

@@ -220,7 +220,6 @@ mod tests {
             fit: &pairs,
             validation: &pairs,
             background: &[],
-            sink: 2,
         };
         let adapter = reference_adapter(&material, None).unwrap();
         let [patch] = adapter.patches() else {

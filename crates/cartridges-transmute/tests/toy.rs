@@ -209,8 +209,6 @@ impl Toy {
             fit: &fit,
             validation: &validation,
             background: &self.background,
-            // Both sides begin with the same token.
-            sink: 0,
         };
         let options = SweepOptions {
             rank,

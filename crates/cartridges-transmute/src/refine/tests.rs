@@ -56,7 +56,6 @@ fn material<'a>(
         fit: pairs,
         validation: pairs,
         background,
-        sink: 2,
     }
 }
 

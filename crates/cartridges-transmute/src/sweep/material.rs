@@ -19,11 +19,9 @@ pub struct Material<'a> {
     pub fit: &'a Pairs,
     /// Conversations that decide whether a patch is taken.
     pub validation: &'a Pairs,
-    /// Token ids of texts at which the model is to stay as it is.
+    /// Token ids of texts at which the model is to stay as it is. All their rows are looked at, the attention
+    /// sinks at their beginnings too: a delta that is not held there can move every row behind.
     pub background: &'a [Vec<u32>],
-    /// First rows of a background text that are not looked at, as
-    /// [`PairOptions::sink`](crate::PairOptions::sink).
-    pub sink: usize,
 }
 
 /// Teacher and student of the same conversations, batch by batch with the same rows to look at.
@@ -97,7 +95,7 @@ impl<'a> Material<'a> {
         let rows: Vec<Vec<usize>> = self
             .background
             .iter()
-            .map(|ids| (self.sink.min(ids.len())..ids.len()).collect())
+            .map(|ids| (0..ids.len()).collect())
             .collect();
         let texts = self.background.iter().zip(&rows);
         let all: Vec<(&[u32], &[usize])> = texts

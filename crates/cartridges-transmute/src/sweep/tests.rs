@@ -27,7 +27,6 @@ fn material<'a>(decoder: &'a Decoder, fit: &'a Pairs, validation: &'a Pairs) -> 
         fit,
         validation,
         background: &[],
-        sink: 2,
     }
 }
 

@@ -83,7 +83,7 @@ pub struct TransmuteArgs {
     #[arg(long, default_value_t = RidgeOptions::default().preserve)]
     preserve: f64,
     /// Texts at which the model is to stay as it is; may repeat. Without any, its own answers to general
-    /// questions are taken.
+    /// questions and its own texts are taken.
     #[arg(long, value_name = "FILE")]
     background: Vec<PathBuf>,
     /// What the student sees instead of the text: none, window:N (its first N tokens) or cartridge:DIR.
@@ -271,7 +271,6 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         fit: &fit,
         validation: &validation,
         background: &background,
-        sink: pairing.sink,
     };
     let start = args.start(&model, &material)?;
     let mut report = json!({

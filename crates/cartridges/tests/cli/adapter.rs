@@ -378,3 +378,39 @@ fn adapters_that_cannot_be_merged_are_named() {
 fn name_of(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
+
+#[test]
+fn other_starts_are_refined_as_the_closed_form_is() {
+    let place = studied();
+    let run = |more: &str, out: &str| {
+        place.works(&format!(
+            "transmute --data {} --out path:{out} --background path:background.txt --validate-every 4 \
+             {more}",
+            data("a")
+        ));
+        let (host, made_by) = adapter(&place, out);
+        let divergence = move |at: &str| made_by["divergence"][at].as_f64().unwrap();
+        (host, divergence)
+    };
+    // Factors of LoRA change nothing until they are trained.
+    let zero = "--estimator zero --sites both --rank 4 --lr 0.01";
+    let (host, divergence) = run(&format!("{zero} --refine 4"), "zero");
+    assert_eq!(host.patches().len(), 4);
+    assert_eq!(divergence("before"), divergence("start"));
+    let once = divergence("refined");
+    assert!(once < divergence("before"), "{once}");
+    let (_, divergence) = run("--from path:zero --refine 4 --lr 0.01", "again");
+    assert!((divergence("start") - once).abs() < 1e-6 * once);
+    assert!(divergence("refined") < once);
+    // A whole map behind the final norm, which is not refined.
+    let (host, _) = run("--estimator reference --refine 4", "reference");
+    let targets: Vec<Target> = host.patches().iter().map(|patch| patch.target).collect();
+    assert_eq!(targets, [Target::FinalNorm]);
+    place.fails(
+        &format!(
+            "transmute --data {} --out path:x --from path:zero --estimator zero",
+            data("a")
+        ),
+        &["--from", "--estimator"],
+    );
+}

@@ -67,6 +67,9 @@ fn eval_measures_each_and_all_together_as_logits_does() {
     std::fs::write(&questions, list.to_string()).unwrap();
     let corpus = home.path().join("corpus.txt");
     std::fs::write(&corpus, "Old Maren keeps the light. The bay is deep.").unwrap();
+    let other = "Rain falls mainly on the plain.";
+    let unrelated = home.path().join("other.txt");
+    std::fs::write(&unrelated, other).unwrap();
     let out = home.path().join("report");
     let common = [
         "eval",
@@ -83,6 +86,8 @@ fn eval_measures_each_and_all_together_as_logits_does() {
         "--cartridge",
         text(&b),
         "--together",
+        "--unrelated",
+        text(&unrelated),
         "--json",
         "--out",
         text(&out),
@@ -121,6 +126,19 @@ fn eval_measures_each_and_all_together_as_logits_does() {
         );
     }
     assert_eq!(rows[4]["document_rows"], 5);
+
+    let ids = tokenizer.encode(other, false).unwrap();
+    let rest = ids.len() - 1;
+    for (row, cartridges) in [(0, vec![]), (4, vec![&*a, &*b])] {
+        let found = rows[row]["unrelated"].as_f64().unwrap();
+        let expected = (nll(&model, &ids, rest, &cartridges) / rest as f64).exp();
+        assert!(
+            (found - expected).abs() < 1e-4 * expected,
+            "{}: {found}, not {expected}",
+            names[row]
+        );
+    }
+    assert_eq!(rows[1].get("unrelated"), None);
 }
 
 #[test]

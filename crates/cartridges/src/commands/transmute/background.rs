@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use cartridges_engine::{Engine, EngineOptions, Flow, GenerateRequest, StopRules};
+use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, Sampling, StopRules};
 use cartridges_model::LanguageModel;
 use cartridges_model::text::{ChatMessage, RenderOptions};
 
 use crate::opening::read_corpus;
+use crate::progress::progress;
 
-/// Tokens of one text.
-const PIECE: usize = 128;
+/// Tokens of the pieces that texts are cut into, in turn. Short ones too: at its beginning a text has the
+/// model's attention sink, and all that may stand there is to stay as it is.
+const PIECES: [usize; 3] = [8, 24, 96];
 /// Most tokens of an answer.
 const ANSWER: usize = 64;
 
@@ -51,46 +53,112 @@ const QUESTIONS: [&str; 32] = [
     "When does the meeting start?",
 ];
 
-/// The ids of the files' texts in pieces, or of general questions with the model's own answers.
+/// What the model writes behind these stands for text that is no conversation.
+const OPENINGS: [&str; 24] = [
+    "The history of",
+    "Once upon a time",
+    "In recent years, scientists",
+    "# Introduction\n\n",
+    "She opened the door and",
+    "def main():\n",
+    "Dear Sir or Madam,",
+    "The company announced on Monday",
+    "Abstract. We study",
+    "It was a cold morning when",
+    "#include <stdio.h>\n",
+    "According to the report,",
+    "Chapter 1\n\n",
+    "\"I don't know,\" he said,",
+    "The city lies on",
+    "How to make bread:",
+    "In mathematics, a",
+    "The patient was",
+    "The president of",
+    "Question: ",
+    "| Name | Year |",
+    "The old captain",
+    "Water is",
+    "On 12 March 1987",
+];
+/// Most tokens of such a text.
+const TEXT: usize = 128;
+
+/// The ids of the files' texts in pieces; without files, what the model itself writes: answers to general
+/// questions, and texts.
 ///
 /// # Errors
 /// If a file cannot be read or the model cannot answer.
 pub fn texts(model: &Arc<LanguageModel>, files: &[PathBuf]) -> Result<Vec<Vec<u32>>> {
     if files.is_empty() {
-        return answered(model);
+        return written(model);
     }
     let mut all = Vec::new();
     for file in files {
         let ids = model.text.encode(&read_corpus(file)?, false)?;
-        all.extend(ids.chunks(PIECE).map(<[u32]>::to_vec));
+        all.extend(pieces(&ids));
     }
     Ok(all)
 }
 
-fn answered(model: &Arc<LanguageModel>) -> Result<Vec<Vec<u32>>> {
+fn pieces(mut ids: &[u32]) -> Vec<Vec<u32>> {
+    let mut all = Vec::new();
+    for length in PIECES.into_iter().cycle() {
+        if ids.is_empty() {
+            break;
+        }
+        let (piece, rest) = ids.split_at(length.min(ids.len()));
+        all.push(piece.to_vec());
+        ids = rest;
+    }
+    all
+}
+
+fn written(model: &Arc<LanguageModel>) -> Result<Vec<Vec<u32>>> {
     let mut engine = Engine::new(model.clone(), EngineOptions::default());
+    let text = &model.text;
+    let request = |prompt: Vec<u32>, most: usize, sampling: Sampling| GenerateRequest {
+        stop: StopRules {
+            ids: text.stop_ids(),
+            ..StopRules::default()
+        },
+        sampling,
+        ..GenerateRequest::new(prompt, most)
+    };
     let options = RenderOptions {
         add_generation_prompt: true,
         ..RenderOptions::default()
     };
-    let requests = QUESTIONS
-        .iter()
-        .map(|question| {
-            let prompt = model
-                .text
-                .encode_chat(&[ChatMessage::user(*question)], &options)?;
-            Ok(GenerateRequest {
-                stop: StopRules {
-                    ids: model.text.stop_ids(),
-                    ..StopRules::default()
-                },
-                ..GenerateRequest::new(prompt, ANSWER)
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let answers = engine.generate(&requests, &mut |_| Flow::Continue)?;
+    let mut requests = Vec::with_capacity(QUESTIONS.len() + OPENINGS.len());
+    for question in QUESTIONS {
+        let prompt = text.encode_chat(&[ChatMessage::user(question)], &options)?;
+        requests.push(request(prompt, ANSWER, Sampling::default()));
+    }
+    for (seed, opening) in (0..).zip(OPENINGS) {
+        // The most likely words would be the same again and again.
+        let sampling = Sampling {
+            temperature: 1.0,
+            seed,
+            ..Sampling::default()
+        };
+        requests.push(request(text.encode(opening, true)?, TEXT, sampling));
+    }
+    let bar = progress(requests.len() as u64, "background", "texts");
+    let mut done = 0;
+    let answers = engine.generate(&requests, &mut |event| {
+        if matches!(event, Event::Finished { .. }) {
+            done += 1;
+            bar.set(done, String::new());
+        }
+        Flow::Continue
+    })?;
     let both = requests.into_iter().zip(answers);
-    Ok(both
-        .map(|(request, answer)| [request.prompt, answer.token_ids].concat())
+    let whole = both.map(|(request, answer)| [request.prompt, answer.token_ids].concat());
+    let (answered, texts): (Vec<_>, Vec<_>) =
+        (0..).zip(whole).partition(|(at, _)| *at < QUESTIONS.len());
+    let texts = texts.iter().flat_map(|(_, text)| pieces(text));
+    Ok(answered
+        .into_iter()
+        .map(|(_, text)| text)
+        .chain(texts)
         .collect())
 }
