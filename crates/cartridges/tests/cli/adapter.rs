@@ -408,9 +408,10 @@ fn other_starts_are_refined_as_the_closed_form_is() {
     assert_eq!(targets, [Target::FinalNorm]);
     place.fails(
         &format!(
-            "transmute --data {} --out path:x --from path:zero --estimator zero",
+            "transmute --data {} --out path:x --from path:reference --validate-every 4 \
+             --background path:background.txt",
             data("a")
         ),
-        &["--from", "--estimator"],
+        &["model.norm"],
     );
 }
