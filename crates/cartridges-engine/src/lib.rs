@@ -31,7 +31,7 @@ pub use cartridges_model::adapter::AdapterHandle;
 pub use constraint::{Constraint, ConstraintError, ConstraintFactory, TokenBytes};
 pub use engine::{Engine, EngineOptions, EngineStats};
 pub use error::{EngineError, RequestError};
-pub use log_probs::TopLogprobs;
+pub use log_probs::{TopLogprobs, log_sum, top};
 pub use radix::PrefixStats;
 pub use request::{
     Completion, Event, FinishReason, Flow, GenerateRequest, RequestId, Score, ScoreRequest,

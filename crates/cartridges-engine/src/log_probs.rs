@@ -28,7 +28,7 @@ impl TopLogprobs {
 }
 
 /// Log of the sum of `e^(x / t)`.
-pub(crate) fn log_sum(logits: &[f32], temperature: f32) -> f64 {
+pub fn log_sum(logits: &[f32], temperature: f32) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let scale = 1.0 / temperature;
     let sum: f64 = logits
@@ -38,8 +38,8 @@ pub(crate) fn log_sum(logits: &[f32], temperature: f32) -> f64 {
     f64::from(max * scale) + sum.ln()
 }
 
-/// The `k` largest logits with their log-probs, ties by id.
-pub(crate) fn top(logits: &[f32], k: usize, temperature: f32, log_sum: f64) -> Vec<(u32, f32)> {
+/// The `k` largest logits as log-probs at a temperature, ties by id; `log_sum` is [`log_sum`]'s.
+pub fn top(logits: &[f32], k: usize, temperature: f32, log_sum: f64) -> Vec<(u32, f32)> {
     let k = k.min(logits.len());
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(k + 1);
     for (id, &x) in logits.iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
+use cartridges_engine::{log_sum, top};
 use cartridges_model::adapter::{BatchAdapters, ThoughtAdapter};
 use cartridges_model::decoder::Decoder;
 use cartridges_ops::{TopkTargets, topk_cross_entropy};
@@ -10,7 +11,7 @@ use cartridges_ops::{TopkTargets, topk_cross_entropy};
 use crate::error::TransmuteError;
 use crate::extract::{Stream, values};
 
-/// Rows of logits that are sorted at a time.
+/// Rows of logits that are alive at a time.
 const CHUNK: usize = 64;
 
 /// What the student's distributions at the rows of a batch are to be.
@@ -39,19 +40,16 @@ impl Wanted {
             let len = CHUNK.min(rows - start);
             let part = normed.clone().narrow(0, start, len);
             let logits = decoder.logits(part, BatchAdapters::NONE);
-            let log_probs = burn::tensor::activation::log_softmax(logits, 1);
-            let (top, ids): (Tensor<2>, Tensor<2, Int>) = log_probs.topk_with_indices(k, 1);
-            let ids = ids.into_data().convert::<i64>();
-            let ids = ids.try_to_vec::<i64>();
-            let ids = ids.map_err(|e| TransmuteError::field("token ids", format!("{e:?}")))?;
-            let top = values(top)?;
-            for (row, (top, ids)) in top.chunks(k).zip(ids.chunks(k)).enumerate() {
+            for (row, logits) in values(logits)?
+                .chunks(decoder.config().vocab_size)
+                .enumerate()
+            {
                 let mut left = 1.0;
-                for (log_p, id) in top.iter().zip(ids) {
-                    let p = f64::from(*log_p).exp();
+                for (id, log_p) in top(logits, k, 1.0, log_sum(logits, 1.0)) {
+                    let p = f64::from(log_p).exp();
                     left -= p;
-                    negative_entropy += p * f64::from(*log_p);
-                    entries.push(((start + row) as u32, *id as u32, p as f32));
+                    negative_entropy += p * f64::from(log_p);
+                    entries.push(((start + row) as u32, id, p as f32));
                 }
                 // A rest below this is rounding.
                 let left = if left > 1e-6 { left } else { 0.0 };

@@ -19,6 +19,9 @@ use crate::error::TransmuteError;
 use crate::extract::{Stream, values};
 use crate::sweep::Material;
 
+/// Tokens behind a prompt in the batches of the teacher, who reads the prompt once for each.
+const LARGE: usize = 8192;
+
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Step {
@@ -55,17 +58,6 @@ pub fn refine(
     options.check()?;
     let decoder = material.decoder;
     adapter.check(decoder.config())?;
-    let pairs = material.paired(material.fit, options.batch_tokens, 0.0)?;
-    let base = material.background(options.batch_tokens)?;
-    let judge = material.paired(material.validation, options.batch_tokens, 0.0)?;
-    let facts = wanted(&pairs.teacher, options.top_k, options.hidden > 0.0)?;
-    let kept = wanted(&base, options.top_k, false)?;
-    let teacher = judge.teacher.finish(BatchAdapters::NONE);
-    let judged = |adapter: &Arc<ThoughtAdapter>| {
-        let adapters = BatchAdapters::everywhere([adapter.clone()]);
-        let student = judge.student.clone().finish(&adapters);
-        mean_divergence(decoder, &teacher, &student)
-    };
     let mut lowest = decoder.config().num_layers;
     for patch in adapter.patches() {
         let Target::Layer { layer, .. } = patch.target else {
@@ -74,7 +66,19 @@ pub fn refine(
         };
         lowest = lowest.min(layer);
     }
-
+    let pairs = material.paired(material.fit, options.batch_tokens, 0.0)?;
+    let whole = material.paired(material.fit, LARGE, 0.0)?;
+    let base = material.background(options.batch_tokens)?;
+    let judge = material.paired(material.validation, LARGE, 0.0)?;
+    let hidden = options.hidden > 0.0;
+    let facts = wanted(&whole.teacher, &pairs.student, options.top_k, hidden)?;
+    let kept = wanted(&base, &base, options.top_k, false)?;
+    let teacher = judge.teacher.finish(BatchAdapters::NONE);
+    let judged = |adapter: &Arc<ThoughtAdapter>| {
+        let adapters = BatchAdapters::everywhere([adapter.clone()]);
+        let student = judge.student.clone().finish(&adapters);
+        mean_divergence(decoder, &teacher, &student)
+    };
     let mut current = Arc::new(ThoughtAdapter::from_host(adapter, decoder.device()));
     let before = judged(&current)?;
     let mut best = (before, current.clone());
@@ -128,20 +132,40 @@ fn next(order: &mut Vec<usize>, count: usize, rng: &mut ChaCha8Rng) -> usize {
     order.pop().unwrap_or_default()
 }
 
-/// What each batch of a stream is to give, from the model without patches.
-fn wanted(stream: &Stream<'_>, k: usize, hidden: bool) -> Result<Vec<Wanted>, TransmuteError> {
-    let decoder = stream.decoder();
-    let mut stream = stream.clone();
-    let mut states: Vec<Vec<Tensor<2>>> = vec![Vec::new(); stream.batches.len()];
+/// What each batch of `steps` is to give, from the model without patches on the same rows in the larger
+/// batches of `whole`.
+fn wanted(
+    whole: &Stream<'_>,
+    steps: &Stream<'_>,
+    k: usize,
+    hidden: bool,
+) -> Result<Vec<Wanted>, TransmuteError> {
+    let decoder = whole.decoder();
+    let mut whole = whole.clone();
+    let split = |rows: Vec<Tensor<2>>| -> Vec<Tensor<2>> {
+        let rows = Tensor::cat(rows, 0);
+        let mut first = 0;
+        let counts = steps.batches.iter().map(|batch| batch.index.dims()[0]);
+        let part = counts.map(|count| {
+            first += count;
+            rows.clone().narrow(0, first - count, count)
+        });
+        part.collect()
+    };
+    if steps.batches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut states: Vec<Vec<Tensor<2>>> = vec![Vec::new(); steps.batches.len()];
     for _ in 0..decoder.config().num_layers {
-        stream.advance(BatchAdapters::NONE);
+        whole.advance(BatchAdapters::NONE);
         if hidden {
-            for (batch, states) in states.iter_mut().enumerate() {
-                states.push(stream.looked_at(batch));
+            let rows = (0..whole.batches.len()).map(|batch| whole.looked_at(batch));
+            for (states, part) in states.iter_mut().zip(split(rows.collect())) {
+                states.push(part);
             }
         }
     }
-    let normed = stream.finish(BatchAdapters::NONE);
+    let normed = split(whole.finish(BatchAdapters::NONE));
     let all = normed.iter().zip(states);
     all.map(|(normed, states)| Wanted::new(decoder, normed, k, states))
         .collect()
