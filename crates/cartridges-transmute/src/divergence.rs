@@ -49,25 +49,30 @@ pub(crate) fn mean_divergence(
     Ok(sum / rows.max(1) as f64)
 }
 
-/// How far the student is from the teacher on the validation conversations, in nats per token, with an
-/// adapter or without; 0 if there are no such conversations.
+/// An adapter for all rows of all batches.
+pub(crate) fn everywhere(host: &HostAdapter, decoder: &Decoder) -> BatchAdapters {
+    let adapter = ThoughtAdapter::from_host(host, decoder.device());
+    BatchAdapters::everywhere([Arc::new(adapter)])
+}
+
+/// How far the student is from the teacher on the validation conversations, in nats per token: without an
+/// adapter, and with it. 0 if there are no such conversations.
 ///
 /// # Errors
 /// [`TransmuteError`], if the conversations or the adapter do not fit the model.
 pub fn validation_divergence(
     material: &Material<'_>,
-    adapter: Option<&HostAdapter>,
-) -> Result<f64, TransmuteError> {
+    adapter: &HostAdapter,
+) -> Result<(f64, f64), TransmuteError> {
     /// Tokens behind a prompt in one batch.
     const BATCH_TOKENS: usize = 2048;
     let decoder = material.decoder;
-    let mut adapters = BatchAdapters::default();
-    if let Some(host) = adapter {
-        host.check(decoder.config())?;
-        let adapter = ThoughtAdapter::from_host(host, decoder.device());
-        adapters = BatchAdapters::everywhere([Arc::new(adapter)]);
-    }
+    adapter.check(decoder.config())?;
     let judge = material.paired(material.validation, BATCH_TOKENS, 0.0)?;
     let wanted = judge.teacher.finish(BatchAdapters::NONE);
-    mean_divergence(decoder, &wanted, &judge.student.finish(&adapters))
+    let judged = |adapters: &BatchAdapters| {
+        mean_divergence(decoder, &wanted, &judge.student.clone().finish(adapters))
+    };
+    let without = judged(BatchAdapters::NONE)?;
+    Ok((without, judged(&everywhere(adapter, decoder))?))
 }

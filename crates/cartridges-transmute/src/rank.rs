@@ -1,7 +1,7 @@
 //! Low rank: the best for the objective that a delta was solved for, plain truncation to compare with,
 //! and factors as adapters hold them.
 
-use cartridges_model::adapter::{Delta, HostPatch, Mode, Target};
+use cartridges_model::adapter::{HostPatch, Target};
 use faer::Side;
 
 use crate::error::{TransmuteError, check_length};
@@ -97,17 +97,8 @@ impl Factors {
     /// The patch of an adapter beside the linear map at `target`, with a bias `[outputs]`.
     pub fn patch(&self, target: Target, bias: Option<&[f64]>) -> HostPatch {
         HostPatch {
-            target,
-            mode: Mode::Linear,
-            scale: 1.0,
-            inputs: self.a.columns(),
-            outputs: self.b.rows(),
-            delta: Delta::LowRank {
-                rank: self.rank(),
-                a: self.a.to_f32(),
-                b: self.b.to_f32(),
-            },
             bias: bias.map(|bias| bias.iter().map(|x| *x as f32).collect()),
+            ..HostPatch::low_rank(target, self.rank(), self.a.to_f32(), self.b.to_f32())
         }
     }
 }

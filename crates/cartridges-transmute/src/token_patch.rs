@@ -73,18 +73,11 @@ impl RankOne {
             share if share.is_finite() && share > 0.0 => share,
             _ => 1.0,
         };
+        let a = self.a.iter().map(|x| (x / share) as f32).collect();
+        let b = self.b.iter().map(|x| (x * share) as f32).collect();
         HostPatch {
-            target,
-            mode: Mode::Linear,
-            scale: 1.0,
-            inputs: self.a.len(),
-            outputs: self.b.len(),
-            delta: Delta::LowRank {
-                rank: 1,
-                a: self.a.iter().map(|x| (x / share) as f32).collect(),
-                b: self.b.iter().map(|x| (x * share) as f32).collect(),
-            },
             bias: bias.map(|bias| bias.iter().map(|x| *x as f32).collect()),
+            ..HostPatch::low_rank(target, 1, a, b)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that come and go: what they get does not depend on it, and nothing is left behind.
 
-use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, Site, Target};
+use cartridges_model::adapter::{HostAdapter, HostPatch, Site, Target};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -42,18 +42,10 @@ fn adapter(engine: &Engine, seed: u64) -> HostAdapter {
         .chain([Target::LmHead]);
     let patches = layers.map(|target| {
         let (inputs, outputs) = target.widths(config).unwrap();
+        let (a, b) = (numbers(2 * inputs), numbers(2 * outputs));
         HostPatch {
-            target,
-            mode: Mode::Linear,
-            scale: 1.0,
-            inputs,
-            outputs,
-            delta: Delta::LowRank {
-                rank: 2,
-                a: numbers(2 * inputs),
-                b: numbers(2 * outputs),
-            },
             bias: Some(numbers(outputs)),
+            ..HostPatch::low_rank(target, 2, a, b)
         }
     });
     HostAdapter::new(patches.collect()).unwrap()

@@ -54,6 +54,22 @@ pub struct HostPatch {
     pub bias: Option<Vec<f32>>,
 }
 
+impl HostPatch {
+    /// A patch beside the linear map at `target`, without a bias and times 1: `Δ = b · a` with
+    /// `a [rank, in]` and `b [out, rank]`, whose lengths say the widths.
+    pub fn low_rank(target: Target, rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
+        Self {
+            target,
+            mode: Mode::Linear,
+            scale: 1.0,
+            inputs: a.len() / rank.max(1),
+            outputs: b.len() / rank.max(1),
+            delta: Delta::LowRank { rank, a, b },
+            bias: None,
+        }
+    }
+}
+
 /// A thought adapter: at most one patch per target, all of them finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostAdapter {

@@ -163,7 +163,7 @@ fn read_patch(
     let (a_shape, a) = take(A).ok_or_else(|| missing(A))?;
     let (b_shape, b) = take(B).ok_or_else(|| missing(B))?;
     let bias = take(BIAS);
-    let [rank, inputs] = a_shape[..] else {
+    let [rank, _] = a_shape[..] else {
         let problem = format!("has shape {a_shape:?}, expected [rank, in]");
         return Err(wrong(A, problem).into());
     };
@@ -184,13 +184,9 @@ fn read_patch(
         return Err(wrong(BIAS, problem).into());
     }
     Ok(HostPatch {
-        target,
-        mode: Mode::Linear,
         scale: scale(rank)?,
-        inputs,
-        outputs,
-        delta: Delta::LowRank { rank, a, b },
         bias: bias.map(|(_, values)| values),
+        ..HostPatch::low_rank(target, rank, a, b)
     })
 }
 

@@ -26,18 +26,11 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
 
 fn patch(target: &str, rank: usize, scale: f32) -> HostPatch {
     let (inputs, outputs) = if target == "lm_head" { (4, 9) } else { (6, 4) };
+    let a = numbers(rank, rank * inputs);
+    let b = numbers(rank + 50, outputs * rank);
     HostPatch {
-        target: target.parse().unwrap(),
-        mode: Mode::Linear,
         scale,
-        inputs,
-        outputs,
-        delta: Delta::LowRank {
-            rank,
-            a: numbers(rank, rank * inputs),
-            b: numbers(rank + 50, outputs * rank),
-        },
-        bias: None,
+        ..HostPatch::low_rank(target.parse().unwrap(), rank, a, b)
     }
 }
 

@@ -311,19 +311,8 @@ fn patches_that_contradict_themselves_or_the_model_are_refused() {
     let config = decoder("tiny-qwen3").config().clone();
     let target: Target = "model.layers.1.mlp.down_proj".parse().unwrap();
     let (inputs, outputs) = target.widths(&config).unwrap();
-    let good = HostPatch {
-        target,
-        mode: Mode::Linear,
-        scale: 1.0,
-        inputs,
-        outputs,
-        delta: Delta::LowRank {
-            rank: 2,
-            a: vec![0.1; 2 * inputs],
-            b: vec![0.1; 2 * outputs],
-        },
-        bias: None,
-    };
+    let (a, b) = (vec![0.1; 2 * inputs], vec![0.1; 2 * outputs]);
+    let good = HostPatch::low_rank(target, 2, a, b);
     HostAdapter::new(vec![good.clone()])
         .unwrap()
         .check(&config)
@@ -414,19 +403,8 @@ fn tensors_of_other_ranks_and_shapes_are_refused() {
         site: Site::DownProj,
     };
     let (inputs, outputs) = target.widths(&config).unwrap();
-    let patch = HostPatch {
-        target,
-        mode: Mode::Linear,
-        scale: 1.0,
-        inputs,
-        outputs,
-        delta: Delta::LowRank {
-            rank: 2,
-            a: vec![0.5; 2 * inputs],
-            b: vec![0.5; 2 * outputs],
-        },
-        bias: None,
-    };
+    let (a, b) = (vec![0.5; 2 * inputs], vec![0.5; 2 * outputs]);
+    let patch = HostPatch::low_rank(target, 2, a, b);
     let (host, how) = (HostAdapter::new(vec![patch]).unwrap(), json!({}));
     let model = identity(&config);
     let saved = save_adapter(dir.path(), &host, &model, &how, CartridgeDtype::F32).unwrap();

@@ -47,12 +47,17 @@ pub enum Half {
 }
 
 impl Half {
-    /// The map that it ends in.
-    pub fn site(self) -> Site {
+    fn site(self) -> Site {
         match self {
             Self::Attention => Site::OProj,
             Self::Mlp => Site::DownProj,
         }
+    }
+
+    /// The map that it ends in.
+    pub fn target(self, layer: usize) -> Target {
+        let site = self.site();
+        Target::Layer { layer, site }
     }
 }
 

@@ -10,4 +10,4 @@ mod tests;
 pub use pairs::{Group, PairOptions, Pairs, StudentContext, Turns, pair};
 
 pub(crate) use batch::Batch;
-pub(crate) use stream::{Place, Stream, values};
+pub(crate) use stream::{Stream, values};

@@ -1,7 +1,7 @@
 //! Batches that go through a model together.
 
 use burn::tensor::Tensor;
-use cartridges_model::adapter::BatchAdapters;
+use cartridges_model::adapter::{BatchAdapters, Target};
 use cartridges_model::decoder::{Decoder, Half, LayerBatch, RotaryAngles};
 
 use super::batch::Batch;
@@ -19,11 +19,8 @@ pub(crate) struct Stream<'a> {
     angles: Vec<RotaryAngles>,
     /// `[rows, hidden]` of each batch, before `place`.
     states: Vec<Tensor<2>>,
-    place: Place,
+    place: (usize, Half),
 }
-
-/// A half of a layer, which ends in a map that adds to the residual stream.
-pub(crate) type Place = (usize, Half);
 
 impl<'a> Stream<'a> {
     /// The batches before the first layer, behind the keys and values `past`.
@@ -45,9 +42,10 @@ impl<'a> Stream<'a> {
         self.decoder
     }
 
-    /// Where it is: all states are those before this half.
-    pub(crate) fn place(&self) -> Place {
-        self.place
+    /// The map that it is at: all states are those before the half of a layer that ends in it.
+    pub(crate) fn target(&self) -> Target {
+        let (layer, half) = self.place;
+        half.target(layer)
     }
 
     /// The state of a batch, `[rows, hidden]`.

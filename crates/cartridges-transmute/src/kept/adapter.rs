@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::folder::StatisticsFolder;
 use crate::error::TransmuteError;
 use crate::matrix::Matrix;
-use crate::merge::join;
 use crate::rank::Factors;
 use crate::ridge::{RidgeOptions, RidgeReport, system_matrix};
-use crate::statistics::{CorpusId, SiteStatistics};
+use crate::statistics::CorpusId;
 use crate::sweep::{SweepOptions, TargetStatistics};
 
 /// What its manifest says of how it was made, as far as it is needed here.
@@ -190,19 +189,6 @@ pub(super) fn factors(patch: &HostPatch) -> Result<Factors, TransmuteError> {
     )
 }
 
-/// The statistics of all corpora of a map.
-pub(super) fn facts(statistics: &TargetStatistics) -> Result<SiteStatistics, TransmuteError> {
-    match statistics.corpora.as_slice() {
-        [one] => Ok(one.clone()),
-        several => join(several),
-    }
-}
-
-/// The background, if it has rows.
-pub(super) fn background(statistics: &TargetStatistics) -> Option<&SiteStatistics> {
-    (statistics.background.tokens() > 0).then_some(&statistics.background)
-}
-
 /// The settings with which a map was solved: the ridge may be its own.
 pub(super) fn options(kept: &Kept, made: &MadeTarget) -> RidgeOptions {
     RidgeOptions {
@@ -217,7 +203,11 @@ pub(super) fn system(
     made: &MadeTarget,
     statistics: &TargetStatistics,
 ) -> Result<Matrix, TransmuteError> {
-    let facts = facts(statistics)?;
-    let background = background(statistics);
-    system_matrix(&facts, background, &kept.made.sweep.ridge, &made.ridge)
+    let facts = statistics.facts()?;
+    system_matrix(
+        &facts,
+        statistics.background(),
+        &kept.made.sweep.ridge,
+        &made.ridge,
+    )
 }

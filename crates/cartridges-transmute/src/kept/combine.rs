@@ -3,7 +3,7 @@
 use cartridges_model::adapter::{HostAdapter, HostPatch, Target};
 use serde::Serialize;
 
-use super::adapter::{Kept, background, factors, facts, options, system};
+use super::adapter::{Kept, factors, options, system};
 use crate::error::TransmuteError;
 use crate::matrix::Matrix;
 use crate::merge::{Finished, merge_finished};
@@ -69,7 +69,7 @@ pub fn combine(
             ranks += own.as_ref().map_or(0, Factors::rank);
             weights.push(match (own, anew) {
                 (Some(_), true) => {
-                    let (facts, background) = (facts(&statistics)?, background(&statistics));
+                    let (facts, background) = (statistics.facts()?, statistics.background());
                     let solved =
                         solve(&facts, background, &options(part, &part.made.targets[at]))?.solved;
                     solved.weight().clone()

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use cartridges_model::adapter::{HostAdapter, HostPatch, Target};
 
-use super::adapter::{Kept, MadeTarget, background, options};
+use super::adapter::{Kept, MadeTarget, options};
 use super::folder::StatisticsFolder;
 use crate::error::TransmuteError;
-use crate::merge::join;
 use crate::ridge::solve;
 use crate::statistics::{CorpusId, SiteStatistics};
 use crate::sweep::TargetStatistics;
@@ -55,7 +54,7 @@ pub fn remove(
         let TargetStatistics {
             target,
             corpora,
-            background: kept_background,
+            background,
         } = kept.statistics(made.target)?;
         let has = |statistics: &SiteStatistics| statistics.corpora().contains_key(&corpus);
         let (taken, rest): (Vec<_>, Vec<_>) = corpora.into_iter().partition(has);
@@ -68,7 +67,7 @@ pub fn remove(
         let statistics = TargetStatistics {
             target,
             corpora: rest,
-            background: kept_background,
+            background,
         };
         StatisticsFolder::of(out).save(&statistics)?;
         let old = kept.factors(target)?;
@@ -76,8 +75,8 @@ pub fn remove(
             targets.push(*made);
             continue;
         };
-        let facts = join(&statistics.corpora)?;
-        let solution = solve(&facts, background(&statistics), &options(kept, made))?;
+        let (facts, background) = (statistics.facts()?, statistics.background());
+        let solution = solve(&facts, background, &options(kept, made))?;
         targets.push(MadeTarget {
             ridge: solution.report,
             ..*made

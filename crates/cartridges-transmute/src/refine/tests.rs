@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cartridges_model::adapter::{
-    BatchAdapters, Delta, HostAdapter, HostPatch, Mode, Site, Target, ThoughtAdapter,
+    BatchAdapters, HostAdapter, HostPatch, Site, Target, ThoughtAdapter,
 };
 use cartridges_model::decoder::Decoder;
 
@@ -26,21 +26,10 @@ fn adapter(decoder: &Decoder) -> HostAdapter {
         let values = gaussian(&mut rng, count).into_iter();
         values.map(|x| 0.05 * x as f32).collect()
     };
-    let patches = (0..2).map(|layer| HostPatch {
-        target: Target::Layer {
-            layer,
-            site: Site::DownProj,
-        },
-        mode: Mode::Linear,
-        scale: 1.0,
-        inputs,
-        outputs,
-        delta: Delta::LowRank {
-            rank: 3,
-            a: part(3 * inputs),
-            b: part(3 * outputs),
-        },
-        bias: None,
+    let patches = (0..2).map(|layer| {
+        let site = Site::DownProj;
+        let (a, b) = (part(3 * inputs), part(3 * outputs));
+        HostPatch::low_rank(Target::Layer { layer, site }, 3, a, b)
     });
     HostAdapter::new(patches.collect()).unwrap()
 }

@@ -1,7 +1,7 @@
 //! Factors that change nothing yet.
 
-use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, Target};
-use cartridges_model::decoder::{Half, ModelConfig};
+use cartridges_model::adapter::{HostAdapter, HostPatch};
+use cartridges_model::decoder::ModelConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -21,33 +21,15 @@ pub fn untrained(
 ) -> Result<HostAdapter, TransmuteError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut patches = Vec::new();
-    for layer in options.check(config.num_layers)? {
-        for half in [Half::Attention, Half::Mlp] {
-            let site = half.site();
-            let target = Target::Layer { layer, site };
-            let Some((inputs, outputs)) = target.widths(config) else {
-                continue;
-            };
-            if !options.sites.have(half) {
-                continue;
-            }
-            let rank = options.rank.min(inputs).min(outputs);
-            let most = (inputs as f32).sqrt().recip();
-            let a = (0..rank * inputs).map(|_| rng.random_range(-most..most));
-            patches.push(HostPatch {
-                target,
-                mode: Mode::Linear,
-                scale: 1.0,
-                inputs,
-                outputs,
-                delta: Delta::LowRank {
-                    rank,
-                    a: a.collect(),
-                    b: vec![0.0; outputs * rank],
-                },
-                bias: None,
-            });
-        }
+    for target in options.targets(config.num_layers)? {
+        let Some((inputs, outputs)) = target.widths(config) else {
+            continue;
+        };
+        let rank = options.rank.min(inputs).min(outputs);
+        let most = (inputs as f32).sqrt().recip();
+        let a = (0..rank * inputs).map(|_| rng.random_range(-most..most));
+        let (a, b) = (a.collect(), vec![0.0; outputs * rank]);
+        patches.push(HostPatch::low_rank(target, rank, a, b));
     }
     Ok(HostAdapter::new(patches)?)
 }

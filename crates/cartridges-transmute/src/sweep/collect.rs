@@ -1,5 +1,6 @@
 //! The statistics of one place of a sweep.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
@@ -7,7 +8,8 @@ use cartridges_model::adapter::{BatchAdapters, Target};
 
 use super::material::Paired;
 use crate::error::TransmuteError;
-use crate::extract::{Place, Stream, values};
+use crate::extract::{Stream, values};
+use crate::merge::join;
 use crate::rows::Rows;
 use crate::statistics::{CorpusId, SiteStatistics};
 
@@ -22,15 +24,27 @@ pub struct TargetStatistics {
     pub background: SiteStatistics,
 }
 
+impl TargetStatistics {
+    /// Those of all corpora together.
+    ///
+    /// # Errors
+    /// As [`join`]'s.
+    pub fn facts(&self) -> Result<Cow<'_, SiteStatistics>, TransmuteError> {
+        match self.corpora.as_slice() {
+            [one] => Ok(Cow::Borrowed(one)),
+            several => Ok(Cow::Owned(join(several)?)),
+        }
+    }
+
+    /// Those of the background, if it has rows.
+    pub fn background(&self) -> Option<&SiteStatistics> {
+        (self.background.tokens() > 0).then_some(&self.background)
+    }
+}
+
 /// The identity of the background's rows in statistics.
 fn background_id() -> CorpusId {
     CorpusId::of(b"background")
-}
-
-/// The map in which a place ends.
-pub(super) fn target((layer, half): Place) -> Target {
-    let site = half.site();
-    Target::Layer { layer, site }
 }
 
 /// Of a batch of `student` at its place, at the rows that are looked at: what the map reads, and what its
@@ -52,8 +66,7 @@ pub(super) fn collect(
     base: &Stream<'_>,
     background: &Stream<'_>,
 ) -> Result<TargetStatistics, TransmuteError> {
-    let place = pairs.student.place();
-    let target = target(place);
+    let target = pairs.student.target();
     let widths = target.widths(pairs.student.decoder().config());
     let Some((inputs, outputs)) = widths else {
         return Err(TransmuteError::field("the layer", "is not in the model"));

@@ -1,5 +1,6 @@
 //! How a sweep goes.
 
+use cartridges_model::adapter::Target;
 use cartridges_model::decoder::Half;
 use serde::{Deserialize, Serialize};
 
@@ -31,12 +32,12 @@ pub enum Sites {
 }
 
 impl Sites {
-    /// Whether the map in which a half of a layer ends is one of them.
-    pub(crate) fn have(self, half: Half) -> bool {
+    /// The halves of a layer that end in them, in the order of the computation.
+    fn halves(self) -> &'static [Half] {
         match self {
-            Self::Down => half == Half::Mlp,
-            Self::Output => half == Half::Attention,
-            Self::Both => true,
+            Self::Down => &[Half::Mlp],
+            Self::Output => &[Half::Attention],
+            Self::Both => &[Half::Attention, Half::Mlp],
         }
     }
 }
@@ -80,20 +81,11 @@ impl Default for SweepOptions {
 }
 
 impl SweepOptions {
-    /// How many maps get a patch in a model of so many layers.
-    pub fn maps(&self, layers: usize) -> usize {
-        let count = self
-            .layers
-            .map_or(layers, |(first, last)| (last + 1).saturating_sub(first));
-        let both = usize::from(self.sites == Sites::Both);
-        count * (1 + both)
-    }
-
-    /// The layers with a patch in a model of so many layers.
+    /// The maps with a patch in a model of so many layers, in the order of the computation.
     ///
     /// # Errors
     /// [`TransmuteError::Field`] for a setting that means nothing.
-    pub(crate) fn check(&self, layers: usize) -> Result<std::ops::Range<usize>, TransmuteError> {
+    pub fn targets(&self, layers: usize) -> Result<Vec<Target>, TransmuteError> {
         self.ridge.check()?;
         for (field, value) in [("rank", self.rank), ("batch_tokens", self.batch_tokens)] {
             if value == 0 {
@@ -106,6 +98,9 @@ impl SweepOptions {
             let problem = format!("are {first} to {last}, the model has 0 to {}", layers - 1);
             return Err(TransmuteError::field("layers", problem));
         }
-        Ok(first..last + 1)
+        let halves = self.sites.halves();
+        Ok((first..=last)
+            .flat_map(|layer| halves.iter().map(move |half| half.target(layer)))
+            .collect())
     }
 }

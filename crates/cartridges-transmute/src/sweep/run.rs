@@ -1,19 +1,16 @@
 //! The sweep over the maps.
 
-use std::sync::Arc;
-
 use burn::tensor::Tensor;
-use cartridges_model::adapter::{BatchAdapters, HostAdapter, HostPatch, Target, ThoughtAdapter};
+use cartridges_model::adapter::{BatchAdapters, HostAdapter, HostPatch, Target};
 use serde::Serialize;
 
 use super::collect::{TargetStatistics, collect, lacks};
 use super::material::{Material, Paired};
 use super::options::{SweepOptions, Weighting};
-use crate::divergence::{divergences, mean_divergence};
+use crate::divergence::{divergences, everywhere, mean_divergence};
 use crate::error::TransmuteError;
 use crate::extract::{Stream, values};
 use crate::matrix::{Matrix, dot};
-use crate::merge::join;
 use crate::rank::Factors;
 use crate::ridge::{HeldOut, RidgeOptions, RidgeReport, best_scale, search, solve};
 
@@ -76,7 +73,7 @@ pub fn sweep(
     tell: &mut dyn FnMut(&TargetReport),
 ) -> Result<Swept, TransmuteError> {
     let decoder = material.decoder;
-    let layers = options.check(decoder.config().num_layers)?;
+    let targets = options.targets(decoder.config().num_layers)?;
     if material.fit.positions() == 0 {
         let problem = "have no token of the assistant, expected conversations with answers";
         return Err(TransmuteError::field("the conversations", problem));
@@ -100,19 +97,20 @@ pub fn sweep(
         targets: Vec::new(),
     };
     let mut ridge = options.ridge;
-    while pairs.student.place().0 < layers.end {
-        let (layer, half) = pairs.student.place();
+    while swept.targets.len() < targets.len() {
+        let target = pairs.student.target();
         for stream in [&mut pairs.teacher, &mut judge.teacher, &mut base] {
             stream.step(BatchAdapters::NONE);
         }
         let mut adapters = BatchAdapters::default();
-        if layers.contains(&layer) && options.sites.have(half) {
+        if targets.contains(&target) {
             let statistics = collect(&pairs, &base, &background)?;
             keep(&statistics)?;
             let held = held_out(&judge)?;
-            let (patch, report) = fitted(statistics, options, &mut ridge, held.as_ref())?;
+            let (patch, report) = fitted(&statistics, options, &mut ridge, held.as_ref())?;
             if let Some(patch) = patch {
-                adapters = alone(&patch, material)?;
+                let host = HostAdapter::new(vec![patch.clone()])?;
+                adapters = everywhere(&host, decoder);
                 swept.patches.push(patch);
             }
             tell(&report);
@@ -178,30 +176,18 @@ fn weigh(pairs: &mut Paired<'_>) -> Result<(), TransmuteError> {
 /// The patch of a map at the rank that was asked for; none if there is nothing that it should change, or
 /// it does not help. `ridge` is where a search for the ridge begins, and gets the one that it finds.
 fn fitted(
-    statistics: TargetStatistics,
+    statistics: &TargetStatistics,
     options: &SweepOptions,
     ridge: &mut RidgeOptions,
     held: Option<&HeldOut>,
 ) -> Result<(Option<HostPatch>, TargetReport), TransmuteError> {
-    let TargetStatistics {
-        target,
-        corpora,
-        background,
-    } = statistics;
-    let facts = match corpora.len() {
-        1 => corpora.into_iter().next(),
-        _ => Some(join(&corpora)?),
-    };
-    let Some(facts) = facts else {
-        return Err(TransmuteError::field("the statistics", "are of no corpus"));
-    };
-    let background = (background.tokens() > 0).then_some(&background);
+    let (facts, background) = (statistics.facts()?, statistics.background());
     if let Some(held) = held.filter(|_| options.search_ridge && facts.target_energy() > 0.0) {
         ridge.ridge = search(&facts, background, ridge, held)?;
     }
     let solution = solve(&facts, background, ridge)?;
     let mut report = TargetReport {
-        target,
+        target: statistics.target,
         ridge: solution.report,
         explained: 0.0,
         held_out: 0.0,
@@ -223,14 +209,7 @@ fn fitted(
         ..reduced
             .factors
             .balanced()?
-            .patch(target, reduced.bias.as_deref())
+            .patch(statistics.target, reduced.bias.as_deref())
     };
     Ok((Some(patch), report))
-}
-
-/// An adapter of one patch, for all rows.
-fn alone(patch: &HostPatch, material: &Material<'_>) -> Result<BatchAdapters, TransmuteError> {
-    let host = HostAdapter::new(vec![patch.clone()])?;
-    let adapter = ThoughtAdapter::from_host(&host, material.decoder.device());
-    Ok(BatchAdapters::everywhere([Arc::new(adapter)]))
 }

@@ -29,7 +29,7 @@ use crate::provenance::program;
 /// Solve a thought adapter: weight deltas that make the model answer as if it saw the text.
 ///
 /// The teacher reads each conversation with its text, the student without; layer by layer the deltas of
-/// `mlp.down_proj` are solved by regression on the states of both, and then refined by distillation. An
+/// the maps of `--sites` are solved by regression on the states of both, and then refined by distillation. An
 /// adapter is approximate: a trained cartridge usually is more faithful. It costs nothing when it is
 /// used, and adds to a cartridge if it was solved behind one.
 #[derive(Debug, Clone, Args)]
@@ -341,12 +341,11 @@ impl TransmuteArgs {
             (None, Estimator::Zero) => untrained(model.decoder.config(), &self.sweep(), self.seed)?,
             (None, Estimator::Reference) => reference_adapter(material, None)?,
         };
-        let none = validation_divergence(material, None)?;
-        let after = validation_divergence(material, Some(&other))?;
+        let (before, after) = validation_divergence(material, &other)?;
         Ok(Start {
             adapter: other,
             targets: Vec::new(),
-            before: none,
+            before,
             after,
         })
     }
@@ -354,8 +353,8 @@ impl TransmuteArgs {
     /// The closed form, with progress.
     fn solve(&self, material: &Material<'_>) -> Result<Start> {
         let options = self.sweep();
-        let maps = options.maps(material.decoder.config().num_layers);
-        let bar = progress(maps as u64, "solving", "maps");
+        let maps = options.targets(material.decoder.config().num_layers)?;
+        let bar = progress(maps.len() as u64, "solving", "maps");
         let mut keep = |statistics: &TargetStatistics| match self.keep_statistics {
             true => StatisticsFolder::of(&self.out).save(statistics),
             false => Ok(()),

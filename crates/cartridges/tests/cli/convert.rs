@@ -1,6 +1,6 @@
 //! `convert`, from one format to the next and back.
 
-use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, load_adapter, save_adapter};
+use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, load_adapter, save_adapter};
 use cartridges_model::cartridge::{load, load_manifest, read_peft, torch::read_pt};
 
 use super::*;
@@ -92,18 +92,10 @@ fn an_adapter_goes_to_peft_and_back() {
         &["--model", text(&model)],
     );
     let identity = load_manifest(&at("ours")).unwrap().base_model;
+    let target = "model.layers.1.mlp.down_proj".parse().unwrap();
     let patch = HostPatch {
-        target: "model.layers.1.mlp.down_proj".parse().unwrap(),
-        mode: Mode::Linear,
         scale: 2.0,
-        inputs: 144,
-        outputs: 64,
-        delta: Delta::LowRank {
-            rank: 1,
-            a: vec![0.5; 144],
-            b: vec![0.25; 64],
-        },
-        bias: None,
+        ..HostPatch::low_rank(target, 1, vec![0.5; 144], vec![0.25; 64])
     };
     let host = HostAdapter::new(vec![patch.clone()]).unwrap();
     let how = json!({ "program": "test" });

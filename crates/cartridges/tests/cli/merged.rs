@@ -51,18 +51,11 @@ impl Bench {
     fn patch(&mut self, target: &str, rank: usize, most: f32) -> HostPatch {
         let target: cartridges_model::adapter::Target = target.parse().unwrap();
         let (inputs, outputs) = target.widths(&self.config).unwrap();
+        let a = self.values(rank * inputs, most);
+        let b = self.values(rank * outputs, most);
         HostPatch {
-            target,
-            mode: Mode::Linear,
             scale: 0.5,
-            inputs,
-            outputs,
-            delta: Delta::LowRank {
-                rank,
-                a: self.values(rank * inputs, most),
-                b: self.values(rank * outputs, most),
-            },
-            bias: None,
+            ..HostPatch::low_rank(target, rank, a, b)
         }
     }
 

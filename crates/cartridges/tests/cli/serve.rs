@@ -6,7 +6,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use cartridges_model::LanguageModel;
-use cartridges_model::adapter::{Delta, HostAdapter, HostPatch, Mode, Target, save_adapter};
+use cartridges_model::adapter::{HostAdapter, HostPatch, Target, save_adapter};
 
 use super::chat::talking_model;
 use super::*;
@@ -95,17 +95,8 @@ fn accent(model: &Path, folder: &Path) {
     let (inputs, outputs) = target.widths(model.decoder.config()).unwrap();
     let wave = |count: usize| (0..count).map(|i| (i as f32).sin()).collect();
     let patch = HostPatch {
-        target,
-        mode: Mode::Linear,
-        scale: 1.0,
-        inputs,
-        outputs,
-        delta: Delta::LowRank {
-            rank: 1,
-            a: wave(inputs),
-            b: wave(outputs),
-        },
         bias: Some(wave(outputs)),
+        ..HostPatch::low_rank(target, 1, wave(inputs), wave(outputs))
     };
     let host = HostAdapter::new(vec![patch]).unwrap();
     let how = json!({ "program": "test" });

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) rows: usize,
     /// Per head, layer by layer, the slots of every chunk.
     shares: Vec<Vec<usize>>,
+    /// Per head, the key of a slot that no query attends to; empty where the head has all rows.
+    dead: Vec<Vec<f32>>,
 }
 
 impl Plan {
@@ -32,10 +34,10 @@ impl Plan {
     }
 }
 
-/// What one head gains from slots, and whether it can do with fewer rows than others.
+/// What one head gains from slots, and the key that pads it where it can do with fewer rows than others.
 struct Gains {
     curves: Vec<Vec<f64>>,
-    paddable: bool,
+    dead: Option<Vec<f32>>,
 }
 
 impl<'a> Heads<'a> {
@@ -60,6 +62,7 @@ impl<'a> Heads<'a> {
         Plan {
             rows: chunks.iter().sum(),
             shares: vec![chunks.to_vec(); self.count()],
+            dead: vec![Vec::new(); self.count()],
         }
     }
 
@@ -84,7 +87,7 @@ impl<'a> Heads<'a> {
             .map(|index| self.named(index, self.gains(index, most)))
             .collect::<Result<_, _>>()?;
         let curves = |paddable: bool| -> Vec<Vec<Vec<f64>>> {
-            let those = gains.iter().filter(|g| g.paddable == paddable);
+            let those = gains.iter().filter(|g| g.dead.is_some() == paddable);
             those.map(|g| g.curves.clone()).collect()
         };
         let (full, others) = (curves(false), curves(true));
@@ -101,15 +104,19 @@ impl<'a> Heads<'a> {
         let mut others = allot(&others, rest, most).into_iter();
         let shares: Vec<Vec<usize>> = gains
             .iter()
-            .filter_map(|g| match g.paddable {
-                true => others.next(),
-                false => full.next(),
+            .filter_map(|g| match g.dead {
+                Some(_) => others.next(),
+                None => full.next(),
             })
             .collect();
         let sums = shares.iter().map(|chunks| chunks.iter().sum::<usize>());
         Ok(Plan {
             rows: sums.max().unwrap_or(mean),
             shares,
+            dead: gains
+                .into_iter()
+                .map(|g| g.dead.unwrap_or_default())
+                .collect(),
         })
     }
 
@@ -117,30 +124,24 @@ impl<'a> Heads<'a> {
         let dim = self.decoder.config().head_dim;
         let (blocks, queries) = self.head(index, &vec![1; self.chunks.len()])?;
         Ok(Gains {
-            paddable: self.dead_key(&blocks, &queries)?.is_some(),
+            dead: self.dead_key(&blocks, &queries)?,
             curves: unexplained(dim, &blocks, &queries, most, &self.task.options)?,
         })
     }
 
     /// Matches one head; its keys come at the positions they have in the cartridge, padded.
     pub(super) fn solve(&self, index: usize, plan: &Plan) -> Result<HeadMatch, CartridgeError> {
-        self.named(index, self.matched(index, &plan.shares[index], plan.rows))
+        self.named(index, self.matched(index, plan))
     }
 
-    fn matched(
-        &self,
-        index: usize,
-        shares: &[usize],
-        rows: usize,
-    ) -> Result<HeadMatch, MatchError> {
+    fn matched(&self, index: usize, plan: &Plan) -> Result<HeadMatch, MatchError> {
+        let rows = plan.rows;
         let dim = self.decoder.config().head_dim;
-        let (blocks, queries) = self.head(index, shares)?;
+        let (blocks, queries) = self.head(index, &plan.shares[index])?;
         let mut matched = match_blocks(dim, &blocks, &queries, &self.task.options)?;
         let missing = rows - matched.keys.len() / dim;
         if missing > 0 {
-            // The plan pads no head for which there is none.
-            let dead = self.dead_key(&blocks, &queries)?.unwrap_or_default();
-            matched.keys.extend(dead.repeat(missing));
+            matched.keys.extend(plan.dead[index].repeat(missing));
             matched.values.resize(rows * dim, 0.0);
         }
         let frequencies = self.decoder.rotary().frequencies();
