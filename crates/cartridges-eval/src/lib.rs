@@ -24,9 +24,11 @@ pub use condition::Condition;
 pub use error::EvalError;
 pub use matching::{answer_occurs, normalised_words};
 pub use measure::{GeneratedAnswer, MeasureOptions, generate_answers, measure};
-pub use measurement::{CandidateRecord, ConditionKind, Measurement, QuestionRecord};
+pub use measurement::{
+    Build, CandidateRecord, ConditionKind, Graded, Measurement, QuestionRecord, Score,
+};
 pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};
-pub use report::{Corpus, Machine, Report, Timing, gap_closed};
+pub use report::{Corpus, Machine, Report, Throughput, Timing, gap_closed};
 pub use statistics::Estimate;
 pub use unrelated::perplexity;

@@ -258,6 +258,7 @@ fn score(
             prompt_tokens: prompt.len(),
             generated: None,
             generated_correct: None,
+            graded: None,
             candidates: scored,
         });
     }

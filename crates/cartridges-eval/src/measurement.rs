@@ -16,6 +16,12 @@ pub enum ConditionKind {
     Cartridge,
     /// An adapter.
     Adapter,
+    /// As much of the document's beginning as a cartridge takes room.
+    Beginning,
+    /// The model's own summary of the document.
+    Summary,
+    /// The pieces of the document that look most like the question.
+    Retrieval,
 }
 
 /// One candidate answer.
@@ -54,8 +60,44 @@ pub struct QuestionRecord {
     pub prompt_tokens: usize,
     /// The model's own answer, if one was asked for.
     pub generated: Option<String>,
-    /// Whether an accepted answer occurs in it.
+    /// Whether it is right, for grades that know right and wrong.
     pub generated_correct: Option<bool>,
+    /// What the suite's grade makes of all samples, if answers were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graded: Option<Graded>,
+}
+
+/// The answers that were written to one question.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Graded {
+    /// Answers that were sampled.
+    pub samples: usize,
+    /// Their mean score, from 0 to 1.
+    pub score: f64,
+    /// Those cut off by the longest length.
+    pub truncated: usize,
+    /// Those without the answer in the form that was asked for.
+    pub unanswered: usize,
+}
+
+/// A number that a suite's own metric gives. More is better.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The metric, such as chrF.
+    pub name: String,
+    /// What is best: 1 for shares, 100 for chrF and BLEU.
+    pub best: f64,
+    /// The number.
+    pub estimate: Estimate,
+}
+
+/// What it took to make a cartridge or an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// Wall time of training or solving, without self-study.
+    pub seconds: f64,
+    /// Its size as it is kept.
+    pub bytes: u64,
 }
 
 /// All questions under one condition.
@@ -80,6 +122,12 @@ pub struct Measurement {
     pub document_rows: usize,
     /// Bytes of keys and values in these rows, in f32.
     pub kv_bytes: u64,
+    /// What the suite's own metrics give, if answers were generated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score>,
+    /// What it took to make what stands before the questions, as far as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
     /// Perplexity of text that has nothing to do with the document, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrelated: Option<f64>,
@@ -107,6 +155,18 @@ pub(crate) struct Circumstances {
 }
 
 impl Measurement {
+    /// Of all answers: how many there are, were cut off, and had no answer in the form asked for.
+    pub fn answers(&self) -> [usize; 3] {
+        let graded = self.questions.iter().filter_map(|q| q.graded);
+        graded.fold([0; 3], |[all, truncated, unanswered], graded| {
+            [
+                all + graded.samples,
+                truncated + graded.truncated,
+                unanswered + graded.unanswered,
+            ]
+        })
+    }
+
     /// Sums up questions. `seed` is that of the bootstrap.
     pub(crate) fn summarise(
         about: Circumstances,
@@ -141,6 +201,8 @@ impl Measurement {
             tokens_before_answer: median(&before),
             document_rows: about.document_rows,
             kv_bytes: about.kv_bytes,
+            scores: Vec::new(),
+            build: None,
             unrelated: None,
             seconds: about.seconds,
             score_seconds: about.score_seconds,
@@ -188,6 +250,7 @@ mod tests {
             prompt_tokens: 10,
             generated: None,
             generated_correct: None,
+            graded: None,
         }
     }
 

@@ -77,6 +77,12 @@ pub struct Report {
     pub corpus: Corpus,
     /// Id of the question list.
     pub questions: String,
+    /// The suite that they are from; empty for a list of one's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub suite: String,
+    /// The command that made the report.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub command: String,
     /// When, as the caller writes dates.
     pub date: String,
     /// Where.
@@ -87,6 +93,42 @@ pub struct Report {
     pub rows: Vec<Measurement>,
     /// What else took time, such as training.
     pub timings: Vec<Timing>,
+    /// How fast requests were answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throughput: Vec<Throughput>,
+}
+
+/// How fast requests were answered under one condition, all at the same budget of keys and values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// What stood before the requests.
+    pub condition: String,
+    /// What kind of thing that is.
+    pub kind: ConditionKind,
+    /// Tokens of the document.
+    pub document_tokens: usize,
+    /// Cartridge slots, or tokens of the document in the prompt.
+    pub rows: usize,
+    /// Requests at a time.
+    pub batch: usize,
+    /// Requests in all.
+    pub requests: usize,
+    /// Tokens of each question.
+    pub prompt_tokens: usize,
+    /// Tokens of each answer.
+    pub new_tokens: usize,
+    /// The budget, in rows of keys and values.
+    pub kv_budget: usize,
+    /// The most rows that were in use.
+    pub kv_rows: usize,
+    /// Wall time.
+    pub seconds: f64,
+    /// Tokens of answers per second.
+    pub tokens_per_second: f64,
+    /// Seconds from the submission to the first token, 50th and 95th percentile.
+    pub first_token_seconds: [f64; 2],
+    /// Seconds between tokens, 50th and 95th percentile.
+    pub between_tokens_seconds: [f64; 2],
 }
 
 /// How much of the way from `none` to `document` a `row` has come: `(none − row) / (none −
@@ -113,7 +155,7 @@ impl Report {
     }
 
     /// The measurements as an aligned plain-text table; below it, the intervals, and for each
-    /// cartridge and adapter how much of the gap between no document and document it closes.
+    /// thing in between how much of the gap between no document and document it closes.
     pub fn table(&self) -> String {
         let head = [
             "condition",
@@ -157,7 +199,7 @@ impl Report {
         }
 
         for row in &self.rows {
-            if !matches!(row.kind, ConditionKind::Cartridge | ConditionKind::Adapter) {
+            if matches!(row.kind, ConditionKind::None | ConditionKind::Document) {
                 continue;
             }
             // More is better in accuracies, so they are turned round.
@@ -298,6 +340,7 @@ mod tests {
             prompt_tokens: 10,
             generated: generated.then(|| "x".into()),
             generated_correct: generated.then_some(i < right),
+            graded: None,
         };
         let share = estimate(right as f64 / 8.0);
         Measurement {
@@ -310,6 +353,8 @@ mod tests {
             tokens_before_answer: 321.5,
             document_rows: 0,
             kv_bytes: 3 << 19,
+            scores: Vec::new(),
+            build: None,
             unrelated: None,
             seconds: 2.04,
             score_seconds: 1.0,
@@ -336,6 +381,9 @@ mod tests {
                 name: "training".into(),
                 seconds: 12.34,
             }],
+            throughput: Vec::new(),
+            suite: String::new(),
+            command: String::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
 use cartridges_model::weights::Weights;
 use cartridges_ops::{AttentionLayout, DeviceChoice};
 use cartridges_transmute::{
-    CorpusId, Group, Material, Pairs, ReferenceEstimator, RefineOptions, RidgeOptions,
+    CorpusId, Group, Material, Pairs, ReferenceEstimator, RefineOptions, RidgeOptions, Sites,
     SweepOptions, Turns, refine, sweep,
 };
 use rand::{RngExt, SeedableRng};
@@ -212,6 +212,7 @@ impl Toy {
         };
         let options = SweepOptions {
             rank,
+            sites: Sites::Down,
             ridge: RidgeOptions {
                 preserve: 0.3,
                 ..RidgeOptions::default()

@@ -19,6 +19,8 @@ pub(crate) struct Stream<'a> {
     angles: Vec<RotaryAngles>,
     /// `[rows, hidden]` of each batch, before `place`.
     states: Vec<Tensor<2>>,
+    /// What the map at `place` reads, per batch, where [`Self::read`] has computed it.
+    read: Vec<Tensor<2>>,
     place: (usize, Half),
 }
 
@@ -34,6 +36,7 @@ impl<'a> Stream<'a> {
             decoder,
             past,
             batches,
+            read: Vec::new(),
             place: (0, Half::Attention),
         }
     }
@@ -75,8 +78,16 @@ impl<'a> Stream<'a> {
         x.select(0, self.batches[batch].index.clone())
     }
 
+    /// Computes what the map at the stream's place reads once for all that ask before the next step.
+    pub(crate) fn read(&mut self) {
+        self.read = (0..self.batches.len()).map(|b| self.features(b)).collect();
+    }
+
     /// What the map at the stream's place reads, for all rows of a batch.
     pub(crate) fn features(&self, batch: usize) -> Tensor<2> {
+        if let Some(read) = self.read.get(batch) {
+            return read.clone();
+        }
         let (number, half) = self.place;
         let layer = &self.decoder.layers()[number];
         let about = self.about(number, batch, BatchAdapters::NONE);
@@ -130,6 +141,7 @@ impl<'a> Stream<'a> {
         for batch in 0..self.batches.len() {
             self.states[batch] = self.after(batch, self.features(batch), adapters);
         }
+        self.read.clear();
         self.place = match self.place {
             (layer, Half::Attention) => (layer, Half::Mlp),
             (layer, Half::Mlp) => (layer + 1, Half::Attention),

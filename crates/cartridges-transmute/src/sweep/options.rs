@@ -23,9 +23,9 @@ pub enum Weighting {
 #[serde(rename_all = "lowercase")]
 pub enum Sites {
     /// `mlp.down_proj`.
-    #[default]
     Down,
     /// `self_attn.o_proj`.
+    #[default]
     Output,
     /// First `self_attn.o_proj`, then `mlp.down_proj` for what is left.
     Both,
@@ -48,7 +48,7 @@ impl Sites {
 pub struct SweepOptions {
     /// First and last layer with patches; all layers if there is none.
     pub layers: Option<(usize, usize)>,
-    /// The maps of a layer with a patch. Default [`Sites::Down`].
+    /// The maps of a layer with a patch. Default [`Sites::Output`].
     pub sites: Sites,
     /// Rank of each patch. Default 32.
     pub rank: usize,
@@ -61,7 +61,7 @@ pub struct SweepOptions {
     pub weighting: Weighting,
     /// What a position of a question counts against one of an answer: answers attend to it. Default 0.
     pub questions: f32,
-    /// Most tokens behind a prompt in one batch. Default 2048.
+    /// Most tokens behind a prompt in one batch; the prompt is computed once for each. Default 4096.
     pub batch_tokens: usize,
 }
 
@@ -72,10 +72,10 @@ impl Default for SweepOptions {
             rank: 32,
             ridge: RidgeOptions::default(),
             search_ridge: true,
-            sites: Sites::Down,
+            sites: Sites::Output,
             weighting: Weighting::Uniform,
             questions: 0.0,
-            batch_tokens: 2048,
+            batch_tokens: 4096,
         }
     }
 }

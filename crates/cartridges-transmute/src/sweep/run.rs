@@ -104,6 +104,9 @@ pub fn sweep(
         }
         let mut adapters = BatchAdapters::default();
         if targets.contains(&target) {
+            for stream in [&mut pairs.student, &mut background, &mut judge.student] {
+                stream.read();
+            }
             let statistics = collect(&pairs, &base, &background)?;
             keep(&statistics)?;
             let held = held_out(&judge)?;

@@ -8,7 +8,7 @@ use cartridges_model::decoder::Decoder;
 use cartridges_model::weights::Weights;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::{Material, SweepOptions, Swept, TargetStatistics, sweep};
+use super::{Material, Sites, SweepOptions, Swept, TargetStatistics, sweep};
 use crate::extract::{Pairs, values};
 use crate::fold::fold;
 use crate::tiny;
@@ -16,6 +16,7 @@ use crate::tiny;
 fn options() -> SweepOptions {
     SweepOptions {
         rank: 16,
+        sites: Sites::Down,
         ..SweepOptions::default()
     }
 }

@@ -18,7 +18,7 @@ use crate::opening::{
     ModelArgs, RuntimeArgs, load_adapter, load_cartridge, read_corpus, writable_folder,
 };
 use crate::pipeline::{ask, document_ids};
-use crate::provenance::{program, sha256, today};
+use crate::provenance::{command, program, sha256, today};
 
 /// Ask the same questions without the document, with it, and behind cartridges and adapters.
 #[derive(Debug, Clone, Args)]
@@ -133,6 +133,9 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
         }),
         rows,
         timings: Vec::new(),
+        suite: String::new(),
+        command: command(),
+        throughput: Vec::new(),
     };
     if let Some(out) = &args.out {
         report.save(out)?;

@@ -67,7 +67,7 @@ pub struct TransmuteArgs {
     #[arg(long, value_name = "FIRST-LAST", value_parser = layers)]
     layers: Option<(usize, usize)>,
     /// Maps with a delta: down (mlp.down_proj), output (self_attn.o_proj) or both.
-    #[arg(long, default_value = "down", value_parser = from_word::<Sites>)]
+    #[arg(long, default_value = "output", value_parser = from_word::<Sites>)]
     sites: Sites,
     /// What a token of an answer counts: uniform, or divergence, what the text changes there.
     #[arg(long, default_value = "uniform", value_parser = from_word::<Weighting>)]
@@ -79,9 +79,12 @@ pub struct TransmuteArgs {
     /// validation conversations best.
     #[arg(long)]
     ridge: Option<f64>,
-    /// How much the background counts against the conversations.
-    #[arg(long, default_value_t = RidgeOptions::default().preserve)]
+    /// How much the background counts against the conversations in the closed form.
+    #[arg(long, value_name = "WEIGHT", default_value_t = RidgeOptions::default().preserve)]
     preserve: f64,
+    /// How much the background counts against the conversations in the distillation.
+    #[arg(long, value_name = "WEIGHT", default_value_t = RefineOptions::default().background)]
+    refine_preserve: f64,
     /// Texts at which the model is to stay as it is; may repeat. Without any, its own answers to general
     /// questions and its own texts are taken.
     #[arg(long, value_name = "FILE")]
@@ -190,6 +193,7 @@ impl TransmuteArgs {
         RefineOptions {
             steps: self.refine,
             lr: self.lr,
+            background: self.refine_preserve,
             seed: self.seed,
             ..RefineOptions::default()
         }

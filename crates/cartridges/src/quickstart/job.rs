@@ -24,7 +24,7 @@ use crate::pipeline::{
     MatchArgs, SizeArgs, StartArgs, ask, distill, document_ids, read_data, self_study_of_text,
     start,
 };
-use crate::provenance::{program, sha256, today};
+use crate::provenance::{command, program, sha256, today};
 
 /// Room for a batch of self-study behind the demo text, and a few stored prompts: the whole job
 /// stays below 4 GiB.
@@ -280,6 +280,9 @@ impl Job<'_> {
             recipe: serde_json::to_value(self.recipe)?,
             rows: std::mem::take(&mut self.rows),
             timings: std::mem::take(&mut self.timings),
+            suite: String::new(),
+            command: command(),
+            throughput: Vec::new(),
         };
         report.save(self.out)?;
         let mut stdout = std::io::stdout().lock();

@@ -48,7 +48,7 @@ fn adapter(place: &Place, folder: &str) -> (HostAdapter, Value) {
 }
 
 fn target(layer: usize) -> Target {
-    let name = format!("model.layers.{layer}.mlp.down_proj");
+    let name = format!("model.layers.{layer}.self_attn.o_proj");
     name.parse().unwrap()
 }
 
@@ -173,7 +173,7 @@ fn corpora_are_merged_and_taken_out_again() {
         &ids[0].to_string(),
         &ids[1].to_string(),
         "merged       by deltas from 2 adapters",
-        "model.layers.1.mlp.down_proj",
+        "model.layers.1.self_attn.o_proj",
         "rank 16",
     ] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");

@@ -13,7 +13,7 @@ use crate::progress::progress;
 
 /// Tokens of the pieces that texts are cut into, in turn. Short ones too: at its beginning a text has the
 /// model's attention sink, and all that may stand there is to stay as it is.
-const PIECES: [usize; 3] = [8, 24, 96];
+const PIECES: [usize; 4] = [8, 24, 64, 256];
 /// Most tokens of an answer.
 const ANSWER: usize = 64;
 
@@ -80,8 +80,8 @@ const OPENINGS: [&str; 24] = [
     "Water is",
     "On 12 March 1987",
 ];
-/// Most tokens of such a text.
-const TEXT: usize = 128;
+/// Most tokens of such a text, and how many are written behind each beginning.
+const TEXT: (usize, u64) = (224, 2);
 
 /// The ids of the files' texts in pieces; without files, what the model itself writes: answers to general
 /// questions, and texts.
@@ -128,19 +128,20 @@ fn written(model: &Arc<LanguageModel>) -> Result<Vec<Vec<u32>>> {
         add_generation_prompt: true,
         ..RenderOptions::default()
     };
-    let mut requests = Vec::with_capacity(QUESTIONS.len() + OPENINGS.len());
+    let mut requests = Vec::new();
     for question in QUESTIONS {
         let prompt = text.encode_chat(&[ChatMessage::user(question)], &options)?;
         requests.push(request(prompt, ANSWER, Sampling::default()));
     }
-    for (seed, opening) in (0..).zip(OPENINGS) {
+    let openings = (0..TEXT.1).flat_map(|_| OPENINGS);
+    for (seed, opening) in (0..).zip(openings) {
         // The most likely words would be the same again and again.
         let sampling = Sampling {
             temperature: 1.0,
             seed,
             ..Sampling::default()
         };
-        requests.push(request(text.encode(opening, true)?, TEXT, sampling));
+        requests.push(request(text.encode(opening, true)?, TEXT.0, sampling));
     }
     let bar = progress(requests.len() as u64, "background", "texts");
     let mut done = 0;
