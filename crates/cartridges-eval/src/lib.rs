@@ -16,6 +16,7 @@ mod prompt;
 mod questions;
 mod random;
 mod report;
+mod score;
 mod statistics;
 mod unrelated;
 
@@ -30,5 +31,11 @@ pub use measurement::{
 pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};
 pub use report::{Corpus, Machine, Report, Throughput, Timing, gap_closed};
+pub use score::{
+    Bleu, Choice, Chrf, CorpusMetric, NamedVariables, SquadExactMatch, SquadF1, after_thinking,
+    corpus_value, difflib_nearest, difflib_ratio, final_answer, lettered_option, nearest_option,
+    needle_found, needle_text, reply, squad_exact_match, squad_f1, squad_normalised,
+    sum_statistics, tagged_answer, tagged_answers, tracked_variables, without_end_markers,
+};
 pub use statistics::Estimate;
 pub use unrelated::perplexity;
