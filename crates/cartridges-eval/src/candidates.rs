@@ -16,7 +16,7 @@ pub struct Candidates {
     pub gold: usize,
 }
 
-/// Candidates for each question of a list, in its order. The wrong ones are gold answers of other
+/// Candidates for each question of a list, in its order: its options, or if it has none, [`CHOICES`]. The wrong ones are gold answers of other
 /// questions about the same document, so knowing the style of its answers does not help.
 ///
 /// No wrong candidate has the same words as an accepted answer or as another candidate. There are
@@ -29,6 +29,13 @@ pub fn candidates(list: &QuestionList, seed: u64) -> Vec<Candidates> {
         .map(|q| (q.gold(), normalised_words(q.gold())))
         .collect();
     let of_one = |(index, question): (usize, &crate::questions::Question)| {
+        let among = question.options.iter().position(|o| o == question.gold());
+        if let Some(gold) = among {
+            return Candidates {
+                texts: question.options.clone(),
+                gold,
+            };
+        }
         let mut rng = SplitMix64::stream(seed, index as u64);
         let mut taken: Vec<Vec<String>> = question
             .answers
@@ -65,6 +72,7 @@ mod tests {
             id: i.to_string(),
             question: "?".into(),
             answers: answers.iter().map(|a| (*a).to_string()).collect(),
+            ..Question::default()
         };
         QuestionList {
             id: "l".into(),

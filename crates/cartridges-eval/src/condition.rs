@@ -1,10 +1,13 @@
 //! What stands before the questions.
 
+use std::sync::Arc;
+
 use cartridges_engine::{AdapterHandle, CartridgeHandle};
 use cartridges_model::text::{ChatMessage, ChatTokenizer, TextError};
 
 use crate::measurement::ConditionKind;
 use crate::prompt::prompt_ids;
+use crate::retriever::Retriever;
 
 /// How questions are asked.
 #[derive(Debug, Clone)]
@@ -14,12 +17,16 @@ pub struct Condition {
     /// The system message, with the document in it. Without one, and without a cartridge, the
     /// chat template does what it does by default.
     pub system: Option<String>,
+    /// The document, of which what looks most like the question becomes the system message.
+    pub retriever: Option<Arc<Retriever>>,
     /// Cartridges that are resident in the engine, in the order they stand before the question.
     pub cartridges: Vec<CartridgeHandle>,
     /// Their slots together; 0 without any.
     pub slots: usize,
     /// Adapters that are registered with the engine.
     pub adapters: Vec<AdapterHandle>,
+    /// What it is.
+    pub kind: ConditionKind,
 }
 
 impl Condition {
@@ -28,9 +35,11 @@ impl Condition {
         Self {
             name: name.into(),
             system: None,
+            retriever: None,
             cartridges: Vec::new(),
             slots: 0,
             adapters: Vec::new(),
+            kind: ConditionKind::None,
         }
     }
 
@@ -38,8 +47,25 @@ impl Condition {
     pub fn document(name: impl Into<String>, system: impl Into<String>) -> Self {
         Self {
             system: Some(system.into()),
+            kind: ConditionKind::Document,
             ..Self::no_document(name)
         }
+    }
+
+    /// The questions, each behind the pieces of a document that look most like it.
+    pub fn retrieval(name: impl Into<String>, retriever: Retriever) -> Self {
+        Self {
+            retriever: Some(Arc::new(retriever)),
+            kind: ConditionKind::Retrieval,
+            ..Self::no_document(name)
+        }
+    }
+
+    /// The same as another kind of thing: the beginning of a document, or a summary.
+    #[must_use]
+    pub fn called(mut self, kind: ConditionKind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The questions behind a cartridge of `slots` slots.
@@ -52,6 +78,7 @@ impl Condition {
     pub fn with_cartridge(mut self, handle: CartridgeHandle, slots: usize) -> Self {
         self.cartridges.push(handle);
         self.slots += slots;
+        self.kind = ConditionKind::Cartridge;
         self
     }
 
@@ -59,17 +86,10 @@ impl Condition {
     #[must_use]
     pub fn with_adapter(mut self, handle: AdapterHandle) -> Self {
         self.adapters.push(handle);
-        self
-    }
-
-    /// What it is.
-    pub fn kind(&self) -> ConditionKind {
-        match &self.system {
-            _ if !self.cartridges.is_empty() => ConditionKind::Cartridge,
-            Some(_) => ConditionKind::Document,
-            None if !self.adapters.is_empty() => ConditionKind::Adapter,
-            None => ConditionKind::None,
+        if self.cartridges.is_empty() {
+            self.kind = ConditionKind::Adapter;
         }
+        self
     }
 
     /// Ids of a conversation under this condition; see [`prompt_ids`].
@@ -82,6 +102,11 @@ impl Condition {
         messages: &[ChatMessage],
     ) -> Result<Vec<u32>, TextError> {
         let behind = !self.cartridges.is_empty();
-        prompt_ids(text, self.system.as_deref(), behind, messages)
+        let found = match (&self.retriever, messages.last()) {
+            (Some(retriever), Some(asked)) => Some(retriever.system(&asked.content)),
+            _ => None,
+        };
+        let system = found.as_deref().or(self.system.as_deref());
+        prompt_ids(text, system, behind, messages)
     }
 }

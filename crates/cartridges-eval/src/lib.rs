@@ -9,6 +9,7 @@
 mod candidates;
 mod condition;
 mod error;
+mod grade;
 mod matching;
 mod measure;
 mod measurement;
@@ -16,13 +17,16 @@ mod prompt;
 mod questions;
 mod random;
 mod report;
+mod retriever;
 mod score;
 mod statistics;
+mod suite;
 mod unrelated;
 
 pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
 pub use error::EvalError;
+pub use grade::Grade;
 pub use matching::{answer_occurs, normalised_words};
 pub use measure::{GeneratedAnswer, MeasureOptions, generate_answers, measure};
 pub use measurement::{
@@ -31,6 +35,7 @@ pub use measurement::{
 pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};
 pub use report::{Corpus, Machine, Report, Throughput, Timing, gap_closed};
+pub use retriever::Retriever;
 pub use score::{
     Bleu, Choice, Chrf, CorpusMetric, NamedVariables, SquadExactMatch, SquadF1, after_thinking,
     corpus_value, difflib_nearest, difflib_ratio, final_answer, lettered_option, nearest_option,
@@ -38,4 +43,8 @@ pub use score::{
     sum_statistics, tagged_answer, tagged_answers, tracked_variables, without_end_markers,
 };
 pub use statistics::Estimate;
+pub use suite::{
+    Direction, MtobSuite, Suite, SuiteError, longhealth, mmlu, mtob, multi_turn, needles, qasper,
+    quality, variables,
+};
 pub use unrelated::perplexity;

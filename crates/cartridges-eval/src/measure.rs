@@ -3,26 +3,41 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cartridges_engine::{Engine, Event, Flow, GenerateRequest, ScoreRequest, StopRules};
+use cartridges_engine::{
+    Completion, Engine, Event, FinishReason, Flow, GenerateRequest, Sampling, ScoreRequest,
+    StopRules,
+};
 use cartridges_model::LanguageModel;
 use cartridges_model::text::ChatMessage;
+use serde::{Deserialize, Serialize};
 
 use crate::candidates::{Candidates, candidates};
 use crate::condition::Condition;
 use crate::error::EvalError;
-use crate::matching::answer_occurs;
-use crate::measurement::{CandidateRecord, Circumstances, Measurement, QuestionRecord, best};
+use crate::grade::Grade;
+use crate::measurement::{
+    CandidateRecord, Circumstances, Graded, Measurement, QuestionRecord, best,
+};
 use crate::questions::{Question, QuestionList};
 
 /// Questions whose candidates are scored between two reports of progress.
 const QUESTIONS_PER_PASS: usize = 16;
 
 /// How a list is measured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MeasureOptions {
     /// Put behind every question, under every condition alike: gold answers are a few words, so
     /// that is what is asked for.
     pub instruction: String,
+    /// What an answer begins with where its likelihood is measured, such as `<answer>`.
+    pub lead: String,
+    /// How answers that are written are graded.
+    pub grade: Grade,
+    /// Temperature of the answers; 0 takes the likeliest word.
+    pub temperature: f32,
+    /// Answers per question. More than one need a temperature.
+    pub samples: usize,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
     /// Seed of the candidates and of the bootstrap.
@@ -35,6 +50,10 @@ impl Default for MeasureOptions {
     fn default() -> Self {
         Self {
             instruction: "Answer with the name, number or word only.".to_owned(),
+            lead: String::new(),
+            grade: Grade::default(),
+            temperature: 0.0,
+            samples: 1,
             max_new_tokens: 24,
             seed: 0,
             generate: true,
@@ -47,7 +66,7 @@ impl Default for MeasureOptions {
 ///
 /// - NLL: of the first accepted answer, encoded alone, without the token that ends the turn.
 /// - Choice: the candidate with the highest mean log-prob per token.
-/// - Generated answer: greedy, right if an accepted answer occurs in it ([`answer_occurs`]).
+/// - Generated answer: what `options.grade` makes of it.
 ///
 /// # Errors
 /// [`EvalError`], among others if document, question and answer exceed the model's positions.
@@ -61,7 +80,8 @@ pub fn measure(
     let begin = Instant::now();
     let model = Arc::clone(engine.model());
     let list = &questions.questions;
-    let total = list.len() * (1 + usize::from(options.generate));
+    let samples = options.samples.max(1);
+    let total = list.len() * (1 + samples * usize::from(options.generate));
     progress(0, total);
     let prompts = prompts(&model, condition, questions, options)?;
     let choices = candidates(questions, options.seed);
@@ -74,33 +94,51 @@ pub fn measure(
         .collect();
     let mut records = Vec::with_capacity(list.len());
     for part in work.chunks(QUESTIONS_PER_PASS) {
-        let scored = score(engine, &model, condition, part)?;
+        let scored = score(engine, condition, part, &options.lead)?;
         records.extend(scored);
         progress(records.len(), total);
     }
     let scored = Instant::now();
 
+    let mut scores = Vec::new();
     if options.generate {
         let mut done = records.len();
-        let answers = answers(engine, condition, list, options, &prompts, &mut || {
+        let mut answers = answers(engine, condition, list, options, &prompts, &mut || {
             done += 1;
             progress(done, total);
         })?;
-        for (record, answer) in records.iter_mut().zip(answers) {
-            record.generated_correct = Some(answer.correct);
-            record.generated = Some(answer.text);
+        for (record, answers) in records.iter_mut().zip(answers.chunks_mut(samples)) {
+            let count = |of: &dyn Fn(&GeneratedAnswer) -> bool| {
+                answers.iter().filter(|answer| of(answer)).count()
+            };
+            record.graded = Some(Graded {
+                samples,
+                score: answers.iter().map(|a| a.score).sum::<f64>() / samples as f64,
+                truncated: count(&|answer| answer.truncated),
+                unanswered: count(&|answer| !answer.answered),
+            });
+            record.generated_correct = answers[0].correct;
+            record.generated = Some(answers[0].text.clone());
         }
+        let texts = answers.chunks(samples);
+        let texts: Vec<Vec<String>> = texts
+            .map(|answers| answers.iter().map(|answer| answer.text.clone()).collect())
+            .collect();
+        scores = options.grade.scores(list, &texts, options.seed);
     }
     let generated = Instant::now();
 
     let document_rows = match &condition.system {
         Some(system) if condition.cartridges.is_empty() => model.text.encode(system, false)?.len(),
-        _ => condition.slots,
+        _ => match &condition.retriever {
+            Some(retriever) => retriever.budget(),
+            None => condition.slots,
+        },
     };
     let bytes = model.decoder.config().kv_bytes_per_token(size_of::<f32>());
     let about = Circumstances {
         condition: condition.name.clone(),
-        kind: condition.kind(),
+        kind: condition.kind,
         slots: condition.slots,
         document_rows,
         kv_bytes: bytes as u64 * document_rows as u64,
@@ -108,11 +146,14 @@ pub fn measure(
         generate_seconds: (generated - scored).as_secs_f64(),
         seconds: begin.elapsed().as_secs_f64(),
     };
-    Ok(Measurement::summarise(about, records, options.seed))
+    Ok(Measurement {
+        scores,
+        ..Measurement::summarise(about, records, options.seed)
+    })
 }
 
 /// What the model answered by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GeneratedAnswer {
     /// Its words.
     pub text: String,
@@ -120,12 +161,18 @@ pub struct GeneratedAnswer {
     pub prompt_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
-    /// Whether an accepted answer occurs in it.
-    pub correct: bool,
+    /// What it is worth, from 0 to 1.
+    pub score: f64,
+    /// Whether it is right, for grades that know right and wrong.
+    pub correct: Option<bool>,
+    /// Whether it was cut off by the longest length.
+    pub truncated: bool,
+    /// Whether there is an answer in the form that was asked for.
+    pub answered: bool,
 }
 
-/// Lets the model answer all questions greedily, in the list's order, without scoring candidates.
-/// `on_answer` is called after each.
+/// Lets the model answer all questions, in the list's order, without scoring candidates; of several
+/// samples those of a question follow each other. `on_answer` is called after each.
 ///
 /// # Errors
 /// As [`measure`].
@@ -152,35 +199,45 @@ fn answers(
     on_answer: &mut dyn FnMut(),
 ) -> Result<Vec<GeneratedAnswer>, EvalError> {
     let stop_ids = engine.model().text.stop_ids();
-    let requests: Vec<GenerateRequest> = prompts
-        .iter()
-        .map(|prompt| GenerateRequest {
-            cartridges: condition.cartridges.clone(),
-            adapters: condition.adapters.clone(),
-            stop: StopRules {
-                ids: stop_ids.clone(),
-                strings: Vec::new(),
-            },
-            ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
-        })
-        .collect();
+    let samples = options.samples.max(1);
+    let asked = || {
+        let each = questions.iter().zip(prompts);
+        each.flat_map(|both| std::iter::repeat_n(both, samples))
+    };
+    let request = |(index, (_, prompt)): (usize, (&Question, &Vec<u32>))| GenerateRequest {
+        cartridges: condition.cartridges.clone(),
+        adapters: condition.adapters.clone(),
+        stop: StopRules {
+            ids: stop_ids.clone(),
+            strings: Vec::new(),
+        },
+        sampling: Sampling {
+            temperature: options.temperature,
+            seed: options.seed.wrapping_add(index as u64),
+            ..Sampling::default()
+        },
+        ..GenerateRequest::new(prompt.clone(), options.max_new_tokens)
+    };
+    let requests: Vec<GenerateRequest> = asked().enumerate().map(request).collect();
     let completions = engine.generate(&requests, &mut |event| {
         if matches!(event, Event::Finished { .. }) {
             on_answer();
         }
         Flow::Continue
     })?;
-    Ok(completions
-        .into_iter()
-        .zip(questions)
-        .zip(prompts)
-        .map(|((completion, question), prompt)| GeneratedAnswer {
+    let answer = |(completion, (question, prompt)): (Completion, (&Question, &Vec<u32>))| {
+        let mark = options.grade.mark(question, &completion.text);
+        GeneratedAnswer {
             prompt_tokens: prompt.len(),
             tokens: completion.token_ids.len(),
-            correct: answer_occurs(&completion.text, &question.answers),
+            score: mark.score,
+            correct: mark.right,
+            truncated: completion.finish == FinishReason::Length,
+            answered: mark.answered,
             text: completion.text,
-        })
-        .collect())
+        }
+    };
+    Ok(completions.into_iter().zip(asked()).map(answer).collect())
 }
 
 /// The questions' prompts.
@@ -192,7 +249,11 @@ fn prompts(
 ) -> Result<Vec<Vec<u32>>, EvalError> {
     let prompt = |question: &Question| {
         let asked = format!("{} {}", question.question, options.instruction);
-        let messages = [ChatMessage::user(asked.trim_end())];
+        let earlier = question.earlier.iter().flat_map(|(asked, answered)| {
+            [ChatMessage::user(asked), ChatMessage::assistant(answered)]
+        });
+        let last = ChatMessage::user(asked.trim_end());
+        let messages: Vec<ChatMessage> = earlier.chain([last]).collect();
         Ok(condition.prompt(&model.text, &messages)?)
     };
     questions.questions.iter().map(prompt).collect()
@@ -201,10 +262,12 @@ fn prompts(
 /// Scores all candidates of some questions in one call.
 fn score(
     engine: &mut Engine,
-    model: &LanguageModel,
     condition: &Condition,
     work: &[(&Question, &Candidates, &[u32])],
+    lead: &str,
 ) -> Result<Vec<QuestionRecord>, EvalError> {
+    let model = Arc::clone(engine.model());
+    let lead = model.text.encode(lead, false)?;
     let mut requests = Vec::new();
     for (question, choice, prompt) in work {
         for answer in &choice.texts {
@@ -218,7 +281,7 @@ fn score(
             requests.push(ScoreRequest {
                 cartridges: condition.cartridges.clone(),
                 adapters: condition.adapters.clone(),
-                prompt: prompt.to_vec(),
+                prompt: [*prompt, lead.as_slice()].concat(),
                 continuation,
                 top_logprobs: 0,
             });

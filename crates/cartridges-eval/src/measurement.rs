@@ -178,9 +178,9 @@ impl Measurement {
             low: 0.0,
             high: 0.0,
         };
-        let likelihood: Vec<(f64, f64)> = questions
+        let likelihood: Vec<[f64; 2]> = questions
             .iter()
-            .map(|q| (q.nll, q.gold_tokens as f64))
+            .map(|q| [q.nll, q.gold_tokens as f64])
             .collect();
         let before: Vec<usize> = questions
             .iter()

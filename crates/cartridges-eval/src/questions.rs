@@ -65,7 +65,7 @@ pub enum QuestionError {
 }
 
 /// One question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// A name that no other question of the list has.
     pub id: String,
@@ -73,6 +73,12 @@ pub struct Question {
     pub question: String,
     /// Answers that count as right; the first is the gold answer. Never empty.
     pub answers: Vec<String>,
+    /// All answers to choose from, the gold answer among them; empty for a free answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// What was asked and answered before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<(String, String)>,
 }
 
 impl Question {
@@ -210,35 +216,49 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&self) -> Result<Question, QuestionError> {
-        let known = ["id", "question", "answers"];
+        let known = ["id", "question", "answers", "options"];
         if let Some(field) = self.fields.keys().find(|k| !known.contains(&k.as_str())) {
             return Err(self.wrong(field, "is not a field of a question"));
         }
         let id = self.text("id")?;
         let question = self.text("question")?;
-        let Some(Value::Array(items)) = self.fields.get("answers") else {
-            return Err(self.wrong("answers", "expected a list of texts"));
+        let answers = self.texts("answers")?;
+        let options = match self.fields.get("options") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => self.texts("options")?,
         };
-        if items.is_empty() {
-            return Err(self.wrong("answers", "the list is empty"));
-        }
-        let mut answers = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            let field = format!("answers[{index}]");
-            let answer = item
-                .as_str()
-                .ok_or_else(|| self.wrong(&field, "expected a text"))?
-                .trim();
-            if normalised_words(answer).is_empty() {
-                return Err(self.wrong(&field, "expected a text with a letter or a digit"));
-            }
-            answers.push(answer.to_owned());
+        if !options.is_empty() && !options.contains(&answers[0]) {
+            return Err(self.wrong("options", "the first of `answers` is not among them"));
         }
         Ok(Question {
             id,
             question,
             answers,
+            options,
+            earlier: Vec::new(),
         })
+    }
+
+    /// A list of texts, at least one.
+    fn texts(&self, field: &str) -> Result<Vec<String>, QuestionError> {
+        let Some(Value::Array(items)) = self.fields.get(field) else {
+            return Err(self.wrong(field, "expected a list of texts"));
+        };
+        if items.is_empty() {
+            return Err(self.wrong(field, "the list is empty"));
+        }
+        let text = |(index, item): (usize, &Value)| {
+            let field = format!("{field}[{index}]");
+            let text = item
+                .as_str()
+                .ok_or_else(|| self.wrong(&field, "expected a text"))?
+                .trim();
+            match normalised_words(text).is_empty() {
+                true => Err(self.wrong(&field, "expected a text with a letter or a digit")),
+                false => Ok(text.to_owned()),
+            }
+        };
+        items.iter().enumerate().map(text).collect()
     }
 
     fn text(&self, field: &str) -> Result<String, QuestionError> {
@@ -292,7 +312,7 @@ mod tests {
                 r#"{{"id":"l","note":1,"questions":[{{"id":"a","question":"q?","answers":["x"]}},{second}]}}"#
             )
         };
-        let cases: [(String, &[&str]); 13] = [
+        let cases: [(String, &[&str]); 14] = [
             ("{".into(), &["not JSON", "line 1"]),
             ("[]".into(), &["expected an object"]),
             (r#"{"id":7,"questions":[]}"#.into(), &["`id`", "a text"]),
@@ -325,6 +345,10 @@ mod tests {
             (
                 two(r#"{"id":"b","question":"q","answers":["x","-"]}"#),
                 &["`b`", "`answers[1]`"],
+            ),
+            (
+                two(r#"{"id":"b","question":"q","answers":["x"],"options":["y","z"]}"#),
+                &["`b`", "`options`", "not among"],
             ),
             (
                 two(r#"{"id":"b","question":"q","answer":["x"]}"#),

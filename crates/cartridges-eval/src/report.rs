@@ -7,7 +7,7 @@ use cartridges_model::atomic_file::write_bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
-use crate::measurement::{ConditionKind, Measurement};
+use crate::measurement::{ConditionKind, Measurement, Score};
 use crate::statistics::{Estimate, RESAMPLES};
 
 /// The document that the questions are about.
@@ -188,6 +188,8 @@ impl Report {
             text.push_str(&aligned(&lines));
         }
 
+        text.push_str(&self.own_scores());
+
         if let Some(base) = self.rows.iter().find_map(|row| row.unrelated) {
             text.push_str("\nperplexity of unrelated text\n");
             let lines = self.rows.iter().filter_map(|row| {
@@ -213,6 +215,37 @@ impl Report {
             ));
         }
         text
+    }
+
+    /// The suite's own scores with their intervals, and how many answers were cut off or are none.
+    fn own_scores(&self) -> String {
+        let Some(most) = self.rows.iter().max_by_key(|row| row.scores.len()) else {
+            return String::new();
+        };
+        if most.scores.is_empty() {
+            return String::new();
+        }
+        let names = most.scores.iter().map(|score| score.name.clone());
+        let head = std::iter::once("condition".to_owned()).chain(names);
+        let head = head.chain([
+            "answers".to_owned(),
+            "cut off".to_owned(),
+            "none".to_owned(),
+        ]);
+        let mut lines = vec![head.collect::<Vec<_>>()];
+        for row in &self.rows {
+            let mut line = vec![row.condition.clone()];
+            for wanted in &most.scores {
+                let found = row.scores.iter().find(|score| score.name == wanted.name);
+                line.push(found.map_or_else(|| "-".to_owned(), interval));
+            }
+            line.extend(row.answers().map(|count| count.to_string()));
+            lines.push(line);
+        }
+        format!(
+            "\nscores of the answers that were written\n{}",
+            aligned(&lines)
+        )
     }
 
     /// The report as text: what was measured, the table, and the timings.
@@ -275,6 +308,15 @@ fn cells(row: &Measurement) -> Vec<String> {
     ]
 }
 
+/// A score with its interval: shares in percent, others as they are.
+fn interval(score: &Score) -> String {
+    let Estimate { value, low, high } = score.estimate;
+    match score.best == 1.0 {
+        true => format!("{} ({} to {})", percent(value), percent(low), percent(high)),
+        false => format!("{value:.1} ({low:.1} to {high:.1})"),
+    }
+}
+
 /// A share in percent; never "-0 %".
 fn percent(share: f64) -> String {
     format!("{:.0} %", (share * 100.0).round() + 0.0)
@@ -310,7 +352,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurement::QuestionRecord;
+    use crate::measurement::{Graded, QuestionRecord};
 
     fn estimate(value: f64) -> Estimate {
         Estimate {
@@ -432,6 +474,42 @@ mod tests {
                 "cartridge, 80 slots: accuracy gap closed: 4-way 75 %, generated 75 %",
             ]
         );
+    }
+
+    #[test]
+    fn own_scores_have_intervals_and_what_was_not_answered() {
+        let mut scored = row("cartridge", ConditionKind::Cartridge, 1.2, 7, true);
+        scored.scores = vec![
+            Score {
+                name: "accuracy".into(),
+                best: 1.0,
+                estimate: estimate(0.5),
+            },
+            Score {
+                name: "chrF".into(),
+                best: 100.0,
+                estimate: estimate(40.0),
+            },
+        ];
+        scored.questions[0].graded = Some(Graded {
+            samples: 4,
+            score: 0.5,
+            truncated: 1,
+            unanswered: 2,
+        });
+        let text = report(vec![row("none", ConditionKind::None, 7.5, 4, true), scored]).table();
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = text.lines().map(words).collect();
+        for line in [
+            "condition accuracy chrF answers cut off none",
+            "none - - 0 0 0",
+            "cartridge 50 % (38 % to 63 %) 40.0 (39.9 to 40.1) 4 1 2",
+        ] {
+            assert!(
+                lines.iter().any(|found| found == line),
+                "no {line:?} in\n{text}"
+            );
+        }
     }
 
     #[test]

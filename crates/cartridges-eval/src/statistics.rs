@@ -18,18 +18,36 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// Sum of the first numbers over sum of the second, with the percentile bootstrap (Efron 1979):
-/// questions are drawn with replacement [`RESAMPLES`] times. `None` without any weight.
-pub(crate) fn ratio(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
-    let divide = |(sum, weight): (f64, f64)| (weight > 0.0).then(|| sum / weight);
-    let add = |a: (f64, f64), b: &(f64, f64)| (a.0 + b.0, a.1 + b.1);
-    let value = divide(pairs.iter().fold((0.0, 0.0), add))?;
+/// A value of the sums of some numbers over questions, with the percentile bootstrap (Efron 1979):
+/// questions are drawn with replacement [`RESAMPLES`] times. `None` where the value of all is none.
+pub(crate) fn resampled<const N: usize>(
+    rows: &[[f64; N]],
+    seed: u64,
+    value: impl Fn(&[f64; N]) -> Option<f64>,
+) -> Option<Estimate> {
+    resampled_rows(rows, seed, |sums| value(sums.try_into().ok()?))
+}
+
+/// [`resampled`] for rows whose length is known later; all have that of the first.
+pub(crate) fn resampled_rows<R: AsRef<[f64]>>(
+    rows: &[R],
+    seed: u64,
+    value: impl Fn(&[f64]) -> Option<f64>,
+) -> Option<Estimate> {
+    let width = rows.first()?.as_ref().len();
+    let sums = |indices: &mut dyn Iterator<Item = usize>| {
+        let mut sums = vec![0.0; width];
+        for index in indices {
+            for (sum, number) in sums.iter_mut().zip(rows[index].as_ref()) {
+                *sum += number;
+            }
+        }
+        sums
+    };
+    let found = value(&sums(&mut (0..rows.len())))?;
     let mut rng = SplitMix64::new(seed);
     let mut resampled: Vec<f64> = (0..RESAMPLES)
-        .filter_map(|_| {
-            let drawn = (0..pairs.len()).map(|_| &pairs[rng.below(pairs.len())]);
-            divide(drawn.fold((0.0, 0.0), add))
-        })
+        .filter_map(|_| value(&sums(&mut (0..rows.len()).map(|_| rng.below(rows.len())))))
         .collect();
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| {
@@ -37,19 +55,26 @@ pub(crate) fn ratio(pairs: &[(f64, f64)], seed: u64) -> Option<Estimate> {
         resampled
             .get(place.round() as usize)
             .copied()
-            .unwrap_or(value)
+            .unwrap_or(found)
     };
     Some(Estimate {
-        value,
+        value: found,
         low: at(0.025),
         high: at(0.975),
     })
 }
 
+/// Sum of the first numbers over sum of the second, with its interval. `None` without any weight.
+pub(crate) fn ratio(pairs: &[[f64; 2]], seed: u64) -> Option<Estimate> {
+    resampled(pairs, seed, |[sum, weight]| {
+        (*weight > 0.0).then(|| sum / weight)
+    })
+}
+
 /// The share of `true`, with its interval.
 pub(crate) fn share(flags: impl Iterator<Item = bool>, seed: u64) -> Option<Estimate> {
-    let pairs: Vec<(f64, f64)> = flags
-        .map(|right| (f64::from(u8::from(right)), 1.0))
+    let pairs: Vec<[f64; 2]> = flags
+        .map(|right| [f64::from(u8::from(right)), 1.0])
         .collect();
     ratio(&pairs, seed)
 }
@@ -83,7 +108,7 @@ mod tests {
 
     #[test]
     fn tokens_are_weights() {
-        let estimate = ratio(&[(3.0, 1.0), (1.0, 3.0)], 0).unwrap();
+        let estimate = ratio(&[[3.0, 1.0], [1.0, 3.0]], 0).unwrap();
         assert!((estimate.value - 1.0).abs() < 1e-12);
         assert!((estimate.low - 1.0 / 3.0).abs() < 1e-12);
         assert!((estimate.high - 3.0).abs() < 1e-12);

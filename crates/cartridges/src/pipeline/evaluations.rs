@@ -189,7 +189,7 @@ impl Asked {
             }
             QuestionKind::Generation => {
                 let answers = generate_answers(engine, condition, list, &options, &mut || ())?;
-                let right = answers.iter().filter(|a| a.correct).count();
+                let right = answers.iter().filter(|a| a.correct == Some(true)).count();
                 add(&mut totals.generated, right, answers.len());
                 let numbers = vec![("score", share((right, answers.len())))];
                 let table = generation_table(step, &list.questions, &answers);

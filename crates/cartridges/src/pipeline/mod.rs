@@ -21,3 +21,4 @@ pub use match_chunks::match_chunks;
 pub use on_policy::EngineTeacher;
 pub use start::{Init, Start, StartArgs, document_ids, start};
 pub use study::{load_sources, model_name, read_data, self_study, self_study_of_text};
+pub use summary::summarize;

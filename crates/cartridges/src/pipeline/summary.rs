@@ -25,11 +25,11 @@ const FEWEST: usize = 50;
 
 /// A summary, with what it was made of.
 #[derive(Debug, Clone)]
-pub(super) struct Summary {
+pub struct Summary {
     /// The text, the chunks' summaries in their order.
-    pub(super) text: String,
+    pub text: String,
     /// Chunks that the text was cut into.
-    pub(super) chunks: usize,
+    pub chunks: usize,
 }
 
 /// One chunk and what was written about it so far.
@@ -47,7 +47,7 @@ struct Part {
 ///
 /// # Errors
 /// If the model has no chat template or says nothing at all; [`Interrupted`] after Ctrl-C.
-pub(super) fn summarize(model: &Arc<LanguageModel>, text: &str, tokens: usize) -> Result<Summary> {
+pub fn summarize(model: &Arc<LanguageModel>, text: &str, tokens: usize) -> Result<Summary> {
     let codec = TokenizerCodec(model.text.clone());
     let ids = codec.encode(text);
     let window = model.decoder.config().max_position_embeddings;

@@ -1,0 +1,179 @@
+//! What an answer that the model wrote is worth.
+
+use serde::{Deserialize, Serialize};
+
+use crate::matching::answer_occurs;
+use crate::measurement::Score;
+use crate::questions::Question;
+use crate::score::{
+    Bleu, Chrf, CorpusMetric, lettered_option, nearest_option, needle_found, reply,
+    squad_exact_match, squad_f1, tagged_answer, tracked_variables,
+};
+use crate::statistics::{resampled, resampled_rows};
+
+/// How answers are graded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// An accepted answer occurs in it ([`answer_occurs`]).
+    #[default]
+    Occurs,
+    /// What stands in `<answer>` is nearest to the right option (LongHealth).
+    Option,
+    /// What stands in `<answer>` names the right option's letter (MMLU).
+    Letter,
+    /// Words in common with an accepted answer (SQuAD, QASPER).
+    Words,
+    /// A translation: chrF, chrF++ and BLEU over all questions.
+    Translation,
+    /// The hidden values (NIAH).
+    Needle,
+    /// The variables of a chain (variable tracking).
+    Variables,
+}
+
+/// What one answer is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mark {
+    /// From 0 to 1.
+    pub score: f64,
+    /// Right or wrong, where the grade knows only these.
+    pub right: Option<bool>,
+    /// Whether there is an answer in the form that was asked for.
+    pub answered: bool,
+}
+
+impl Mark {
+    fn right(right: bool, answered: bool) -> Self {
+        Self {
+            score: f64::from(u8::from(right)),
+            right: Some(right),
+            answered,
+        }
+    }
+
+    fn share(score: f64, answered: bool) -> Self {
+        Self {
+            score,
+            right: None,
+            answered,
+        }
+    }
+}
+
+impl Grade {
+    pub(crate) fn mark(self, question: &Question, completion: &str) -> Mark {
+        let words = answer_text(completion);
+        match self {
+            Self::Occurs => Mark::right(
+                answer_occurs(completion, &question.answers),
+                !words.is_empty(),
+            ),
+            Self::Option | Self::Letter => {
+                let choice = match self {
+                    Self::Letter => lettered_option(completion, question.options.len()),
+                    _ => nearest_option(completion, &question.options),
+                };
+                let right = choice.has_text(&question.options, question.gold());
+                Mark::right(right, choice.answered)
+            }
+            Self::Words => Mark::share(squad_f1(words, &question.answers), !words.is_empty()),
+            Self::Translation => {
+                let chrf = Chrf::chars();
+                let sums = chrf.statistics(words, &references(question));
+                Mark::share(chrf.value(&sums) / 100.0, !words.is_empty())
+            }
+            Self::Needle => Mark::right(
+                needle_found(completion, &question.answers),
+                !words.is_empty(),
+            ),
+            Self::Variables => {
+                let found = tracked_variables(completion, &question.answers);
+                Mark::share(found.f1, found.answered)
+            }
+        }
+    }
+
+    /// The metrics over all questions, from the samples of each.
+    pub(crate) fn scores(
+        self,
+        questions: &[Question],
+        answers: &[Vec<String>],
+        seed: u64,
+    ) -> Vec<Score> {
+        let all = || questions.iter().zip(answers);
+        let mean = |name: &str, of: &dyn Fn(&Question, &str) -> f64| {
+            let row = |(question, answers): (&Question, &Vec<String>)| {
+                let sum: f64 = answers.iter().map(|answer| of(question, answer)).sum();
+                [sum, answers.len() as f64]
+            };
+            let rows: Vec<[f64; 2]> = all().map(row).collect();
+            let estimate = resampled(&rows, seed, |[sum, n]| (*n > 0.0).then(|| sum / n));
+            estimate.map(|estimate| Score {
+                name: name.to_owned(),
+                best: 1.0,
+                estimate,
+            })
+        };
+        let corpus = |metric: &dyn CorpusMetric| {
+            let row = |(question, answers): (&Question, &Vec<String>)| {
+                let mut sums: Vec<f64> = Vec::new();
+                for answer in answers {
+                    let found = metric.statistics(answer_text(answer), &references(question));
+                    match sums.is_empty() {
+                        true => sums = found,
+                        false => sums.iter_mut().zip(found).for_each(|(sum, x)| *sum += x),
+                    }
+                }
+                sums
+            };
+            let rows: Vec<Vec<f64>> = all().map(row).collect();
+            let estimate = resampled_rows(&rows, seed, |sums| Some(metric.value(sums)));
+            estimate.map(|estimate| Score {
+                name: metric.name().to_owned(),
+                best: 100.0,
+                estimate,
+            })
+        };
+        let exact = |question: &Question, answer: &str| {
+            f64::from(u8::from(squad_exact_match(
+                answer_text(answer),
+                &question.answers,
+            )))
+        };
+        let f1 =
+            |question: &Question, answer: &str| squad_f1(answer_text(answer), &question.answers);
+        let accuracy = |question: &Question, answer: &str| self.mark(question, answer).score;
+        let found = match self {
+            Self::Occurs | Self::Words => {
+                vec![mean("exact match", &exact), mean("F1", &f1)]
+            }
+            Self::Option | Self::Letter | Self::Needle => vec![mean("accuracy", &accuracy)],
+            Self::Translation => vec![
+                corpus(&Chrf::chars()),
+                corpus(&Chrf::plus_plus()),
+                corpus(&Bleu),
+            ],
+            Self::Variables => {
+                let of = |question: &Question, answer: &str| {
+                    tracked_variables(answer, &question.answers)
+                };
+                vec![
+                    mean("F1", &|q, a| of(q, a).f1),
+                    mean("precision", &|q, a| of(q, a).precision),
+                    mean("recall", &|q, a| of(q, a).recall),
+                ]
+            }
+        };
+        found.into_iter().flatten().collect()
+    }
+}
+
+fn references(question: &Question) -> Vec<&str> {
+    question.answers.iter().map(String::as_str).collect()
+}
+
+/// What stands in `<answer>`, else all that is not thinking.
+fn answer_text(completion: &str) -> &str {
+    tagged_answer(completion).unwrap_or_else(|| reply(completion))
+}
