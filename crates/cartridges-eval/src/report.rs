@@ -129,6 +129,9 @@ pub struct Throughput {
     pub first_token_seconds: [f64; 2],
     /// Seconds between tokens, 50th and 95th percentile.
     pub between_tokens_seconds: [f64; 2],
+    /// Requests that lost their rows to others and began again.
+    #[serde(default)]
+    pub preemptions: u64,
 }
 
 /// How much of the way from `none` to `document` a `row` has come: `(none − row) / (none −
@@ -168,9 +171,9 @@ impl Report {
         ];
         let mut lines = vec![head.map(str::to_owned).to_vec()];
         lines.extend(self.rows.iter().map(cells));
-        let mut text = aligned(&lines);
-
+        let mut text = String::new();
         if !self.rows.is_empty() {
+            text.push_str(&aligned(&lines));
             text.push_str(&format!(
                 "\n95 % intervals over questions (bootstrap, {RESAMPLES} resamples)\n"
             ));
@@ -189,6 +192,7 @@ impl Report {
         }
 
         text.push_str(&self.own_scores());
+        text.push_str(&self.speeds());
 
         if let Some(base) = self.rows.iter().find_map(|row| row.unrelated) {
             text.push_str("\nperplexity of unrelated text\n");
@@ -246,6 +250,41 @@ impl Report {
             "\nscores of the answers that were written\n{}",
             aligned(&lines)
         )
+    }
+
+    /// How fast requests were answered.
+    fn speeds(&self) -> String {
+        if self.throughput.is_empty() {
+            return String::new();
+        }
+        let head = [
+            "requests behind",
+            "document",
+            "batch",
+            "seconds",
+            "req/s",
+            "tok/s",
+            "first p50/p95 s",
+            "next p50/p95 ms",
+            "KV rows",
+        ];
+        let mut lines = vec![head.map(str::to_owned).to_vec()];
+        for row in &self.throughput {
+            let [first, late] = row.first_token_seconds;
+            let [next, slow] = row.between_tokens_seconds.map(|seconds| 1e3 * seconds);
+            lines.push(vec![
+                row.condition.clone(),
+                row.document_tokens.to_string(),
+                row.batch.to_string(),
+                format!("{:.2}", row.seconds),
+                format!("{:.2}", row.requests as f64 / row.seconds),
+                format!("{:.1}", row.tokens_per_second),
+                format!("{first:.2} / {late:.2}"),
+                format!("{next:.1} / {slow:.1}"),
+                row.kv_rows.to_string(),
+            ]);
+        }
+        aligned(&lines)
     }
 
     /// The report as text: what was measured, the table, and the timings.

@@ -82,6 +82,7 @@ pub fn run(args: CompactArgs, runtime: &RuntimeArgs) -> Result<()> {
         "program": program(),
         "corpus_sha256": sha256(&text),
         "start": made.how,
+        "seconds": seconds,
     });
     let cartridge = &made.cartridge;
     save(

@@ -77,6 +77,7 @@ pub struct EvalArgs {
 /// If questions, text, model, a cartridge or an adapter cannot be used, or Ctrl-C ends it.
 pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
     args.behind.check()?;
+    args.suite.check()?;
     if args.samples == 0 || (args.samples > 1 && args.temperature <= 0.0) {
         bail!("--samples must be at least 1, and more than one need a --temperature above 0");
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cartridges_model::cartridge::{CartridgeDtype, save};
@@ -230,6 +231,7 @@ fn train_as(
     let runtime = member.open(runtime)?;
     let model = args.model.open(&runtime)?;
     let mut group = member.meet(&model, &runtime, &conversations, config)?;
+    let begin = Instant::now();
     let begun = match member.leads() {
         true => Some(start(
             &model,
@@ -268,6 +270,8 @@ fn train_as(
         "training": done.how,
         "data": taken,
         "processes": processes,
+        // Of this run alone, where it went on from a checkpoint.
+        "seconds": begin.elapsed().as_secs_f64(),
     });
     save(
         &args.out,

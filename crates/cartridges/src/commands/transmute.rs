@@ -5,6 +5,7 @@ mod background;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
@@ -276,6 +277,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         validation: &validation,
         background: &background,
     };
+    let begin = Instant::now();
     let start = args.start(&model, &material)?;
     let mut report = json!({
         "program": program(),
@@ -285,6 +287,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         "sweep": args.sweep(),
         "targets": start.targets,
         "divergence": { "before": start.before, "start": start.after },
+        "seconds": begin.elapsed().as_secs_f64(),
     });
     let save = |adapter: &HostAdapter, report: &Value| {
         save_adapter(
@@ -306,6 +309,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         reached = refined.after;
         report["refinement"] = json!(refining);
         report["divergence"]["refined"] = json!(reached);
+        report["seconds"] = json!(begin.elapsed().as_secs_f64());
         save(&refined.adapter, &report)?;
     }
     println!(

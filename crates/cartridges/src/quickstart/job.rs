@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::Result;
 use cartridges_engine::{Engine, EngineOptions, Event, Flow, GenerateRequest, StopRules};
 use cartridges_eval::{
-    Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList, Report,
-    Timing,
+    Build, Condition, Corpus as CorpusRecord, Machine, MeasureOptions, Measurement, QuestionList,
+    Report, Timing,
 };
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{CartridgeDtype, HostCartridge, save};
@@ -170,19 +170,19 @@ impl Job<'_> {
         let text = Some(self.corpus.text.as_str());
         let seed = self.recipe.train.seed;
         let begun = start(&self.model, &args, text, conversations, seed)?;
-        let seconds = begin.elapsed().as_secs_f64();
+        let matching = begin.elapsed().as_secs_f64();
         self.timings.push(Timing {
             name: format!("{name}: matching"),
-            seconds,
+            seconds: matching,
         });
         let count = begun.cartridge.slots;
         eprintln!(
-            "matched  {count} slots for {} tokens · {seconds:.0} s",
+            "matched  {count} slots for {} tokens · {matching:.0} s",
             self.document_tokens
         );
         if wanted.measure_start {
             let name = format!("{name} of {count} before training");
-            self.measure_cartridge(&name, &begun.cartridge)?;
+            self.measure_cartridge(&name, &begun.cartridge, matching)?;
         }
 
         let begin = Instant::now();
@@ -214,6 +214,7 @@ impl Job<'_> {
             "corpus_sha256": sha256(&self.corpus.text),
             "start": begun.how,
             "training": done.how,
+            "seconds": matching + seconds,
         });
         save(
             folder,
@@ -222,16 +223,29 @@ impl Job<'_> {
             &made_by,
             CartridgeDtype::F32,
         )?;
-        self.measure_cartridge(&format!("{name} of {count}"), &done.cartridge)
+        let name = format!("{name} of {count}");
+        self.measure_cartridge(&name, &done.cartridge, matching + seconds)
     }
 
-    fn measure_cartridge(&mut self, name: &str, cartridge: &HostCartridge) -> Result<()> {
+    /// Measures what took so many seconds to make.
+    fn measure_cartridge(
+        &mut self,
+        name: &str,
+        cartridge: &HostCartridge,
+        seconds: f64,
+    ) -> Result<()> {
         if self.questions.is_none() {
             return Ok(());
         }
         let handle = self.engine.add_cartridge(cartridge)?;
         let result = self.measure(Condition::cartridge(name, handle, cartridge.slots));
         self.engine.remove_cartridge(handle);
+        if let Some(row) = self.rows.last_mut() {
+            row.build = Some(Build {
+                seconds,
+                bytes: cartridge.byte_len(CartridgeDtype::F32) as u64,
+            });
+        }
         result
     }
 

@@ -152,3 +152,203 @@ fn eval_says_what_is_missing() {
         &["--together", "two"],
     );
 }
+
+/// A place with a model that talks and a text.
+fn asked(corpus: &str) -> (TempDir, String) {
+    let home = TempDir::new().unwrap();
+    let model = home.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    talking_model(&model);
+    std::fs::write(home.path().join("corpus.txt"), corpus).unwrap();
+    let model = model.display().to_string();
+    (home, model)
+}
+
+#[test]
+fn what_one_would_do_instead_is_measured_beside() {
+    let text =
+        "Old Maren keeps the light. The bay is deep. Boats come at noon. Nobody likes the fog. "
+            .repeat(8);
+    let (home, model) = asked(&text);
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let list = json!({ "questions": [
+        { "id": "q1", "question": "Who keeps the light?", "answers": ["Old Maren"],
+          "options": ["Old Maren", "Nobody"] },
+        { "id": "q2", "question": "When do boats come?", "answers": ["at noon"] },
+    ]});
+    std::fs::write(at("q.json"), list.to_string()).unwrap();
+    cartridge(&home.path().join("a.pt"), 12, 0.5);
+    let (questions, corpus, cartridge, out) =
+        (at("q.json"), at("corpus.txt"), at("a.pt"), at("out"));
+    let line = [
+        "eval",
+        "--model",
+        &model,
+        "--questions",
+        &questions,
+        "--corpus",
+        &corpus,
+        "--cartridge",
+        &cartridge,
+        "--baseline",
+        "closed,icl,first-k,summary,retrieval",
+        "--json",
+        "--out",
+        &out,
+    ];
+    let report: Value = serde_json::from_str(&works(&line)).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let kinds: Vec<&str> = rows
+        .iter()
+        .map(|row| row["kind"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "none",
+        "document",
+        "beginning",
+        "summary",
+        "retrieval",
+        "cartridge",
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(rows[2]["condition"], "first 12 tokens");
+    assert!(rows[2]["document_rows"].as_u64() < rows[1]["document_rows"].as_u64());
+    for row in rows {
+        assert_eq!(
+            row["questions"][0]["candidates"].as_array().unwrap().len(),
+            2
+        );
+        let scores: Vec<&str> = row["scores"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|score| score["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(scores, ["exact match", "F1"]);
+    }
+    assert!(
+        report["command"]
+            .as_str()
+            .unwrap()
+            .starts_with("cartridges eval --model")
+    );
+    assert!(!home.path().join("out/unfinished.json").exists());
+
+    // What was measured before a stop is not measured again, unless something of it changed.
+    let mut kept = serde_json::Map::new();
+    kept.insert("x".to_owned(), rows[0].clone());
+    std::fs::write(at("out/unfinished.json"), Value::Object(kept).to_string()).unwrap();
+    let again: Value = serde_json::from_str(&works(&line)).unwrap();
+    assert_eq!(again["rows"][0]["nll"], rows[0]["nll"]);
+    fails(
+        &[
+            "eval",
+            "--model",
+            &model,
+            "--questions",
+            &questions,
+            "--baseline",
+            "summary",
+        ],
+        &["--corpus"],
+    );
+}
+
+#[test]
+fn suites_are_asked_from_their_files() {
+    let text = "The keeper walks along the wall and counts the boats. ".repeat(40);
+    let (home, model) = asked(&text);
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let patient = json!({ "p1": { "name": "Ann", "texts": { "note": "Ann has a cold." }, "questions": [
+        { "No": 0, "question": "What has Ann?", "answer_a": "A cold", "answer_b": "The flu",
+          "correct": "A cold" }]}});
+    std::fs::write(at("health.json"), patient.to_string()).unwrap();
+    let pairs = json!([{ "original": "Ma bo.", "ground_truth": "She goes." }]);
+    std::fs::write(at("pairs.json"), pairs.to_string()).unwrap();
+    let (health, pairs, corpus) = (at("health.json"), at("pairs.json"), at("corpus.txt"));
+    let run = |words: &[&str]| -> Value {
+        let line = [
+            &["eval"],
+            words,
+            &["--model", &model, "--json", "--max-new-tokens", "4"],
+        ]
+        .concat();
+        serde_json::from_str(&works(&line)).unwrap()
+    };
+    let scores = |report: &Value| -> Vec<String> {
+        let scores = report["rows"][0]["scores"].as_array().unwrap();
+        let names = scores.iter().map(|score| score["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    let report = run(&["longhealth", "--data", &health]);
+    assert_eq!(report["suite"], "longhealth");
+    assert_eq!(scores(&report), ["accuracy"]);
+    assert_eq!(report["rows"].as_array().unwrap().len(), 2);
+    assert!(report["corpus"]["tokens"].as_u64().unwrap() > 20);
+    let graded = &report["rows"][1]["questions"][0]["graded"];
+    // Four tokens are too few for the form that is asked for.
+    assert_eq!(
+        (&graded["unanswered"], &graded["samples"]),
+        (&json!(1), &json!(1))
+    );
+
+    let report = run(&[
+        "mtob",
+        "--data",
+        &pairs,
+        "--corpus",
+        &corpus,
+        "--samples",
+        "2",
+        "--temperature",
+        "1",
+    ]);
+    assert_eq!(scores(&report), ["chrF2", "chrF2++", "BLEU"]);
+    assert_eq!(report["rows"][0]["questions"][0]["graded"]["samples"], 2);
+
+    let report = run(&[
+        "niah", "--corpus", &corpus, "--length", "300", "--hidden", "2",
+    ]);
+    assert_eq!(report["rows"][0]["questions"].as_array().unwrap().len(), 2);
+    let report = run(&[
+        "variable-tracking",
+        "--corpus",
+        &corpus,
+        "--length",
+        "300",
+        "--hidden",
+        "1",
+    ]);
+    assert_eq!(scores(&report), ["F1", "precision", "recall"]);
+
+    fails(
+        &["eval", "longhealth", "--model", &model],
+        &["--data", "benchmark_v5.json"],
+    );
+    fails(
+        &[
+            "eval",
+            "longhealth",
+            "--data",
+            &health,
+            "--only",
+            "p7",
+            "--model",
+            &model,
+        ],
+        &["p7"],
+    );
+    fails(
+        &[
+            "eval",
+            "mtob",
+            "--data",
+            &pairs,
+            "--samples",
+            "2",
+            "--model",
+            &model,
+        ],
+        &["--temperature"],
+    );
+}

@@ -543,7 +543,7 @@ fn bench_serve_measures_all_ways() {
         "--cartridge-tokens",
         "20",
         "--document-tokens",
-        "60",
+        "40,60",
         "--new-tokens",
         "5",
     ];
@@ -551,14 +551,24 @@ fn bench_serve_measures_all_ways() {
     let figure = ["--figure", text(&drawn)];
     let json: Value = serde_json::from_str(&works(&[&args[..], &sizes, &figure].concat())).unwrap();
     let svg = std::fs::read_to_string(&drawn).unwrap();
-    assert_eq!(svg.matches("<rect").count(), 4, "{svg}");
-    let rows = json["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 4);
+    // A cartridge, an adapter, and documents of two lengths, kept and anew, each in two batches.
+    assert_eq!(svg.matches("<rect").count(), 12, "{svg}");
+    let rows = json["throughput"].as_array().unwrap();
+    assert_eq!(rows.len(), 12);
     for row in rows {
         let seconds = row["seconds"].as_f64().unwrap();
         let rate = row["tokens_per_second"].as_f64().unwrap();
         assert!((rate * seconds - 15.0).abs() < 1e-6, "{row}");
+        assert!(row["kv_rows"].as_u64().unwrap() <= 8192);
     }
+    assert_eq!(
+        (&rows[0]["kind"], &rows[1]["kind"]),
+        (&json!("cartridge"), &json!("adapter"))
+    );
+    assert_eq!(
+        (&rows[2]["rows"], &rows[4]["rows"]),
+        (&json!(40), &json!(60))
+    );
     fails(
         &["bench", "serve", "--model", text(&model), "--requests", "0"],
         &["--requests"],

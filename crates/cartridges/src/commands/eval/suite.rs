@@ -94,6 +94,26 @@ enum Way {
 }
 
 impl SuiteArgs {
+    /// Looks at what can be looked at without a model.
+    ///
+    /// # Errors
+    /// If a question list is wrong, or the suite's file is not given or not there.
+    pub fn check(&self) -> Result<()> {
+        match self.suite {
+            SuiteName::Questions | SuiteName::MultiTurn => {
+                self.list()?;
+            }
+            SuiteName::Niah | SuiteName::VariableTracking => {
+                self.one_corpus()?;
+            }
+            _ => {
+                let path = self.data()?;
+                std::fs::metadata(path).with_context(|| path.display().to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the suite, with the text that it is about if there is one.
     ///
     /// # Errors
