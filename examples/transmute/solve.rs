@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cartridges::prelude::*;
+use cartridges_engine::Flow;
 use cartridges_model::adapter::save_adapter;
 use cartridges_model::cartridge::CartridgeDtype;
 use cartridges_study::conversation::Conversation;
@@ -123,7 +124,9 @@ pub fn solve(
             };
             let mut reached = swept.after;
             if refining.steps > 0 {
-                let refined = refine(&material, &adapter, &refining, &mut |_| ())?;
+                let refined = refine(&material, &adapter, &refining, &mut |_, _| {
+                    Ok(Flow::Continue)
+                })?;
                 (adapter, reached) = (refined.adapter, refined.after);
             }
             println!(

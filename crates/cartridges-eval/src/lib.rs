@@ -28,7 +28,9 @@ pub use condition::Condition;
 pub use error::EvalError;
 pub use grade::Grade;
 pub use matching::{answer_occurs, normalised_words};
-pub use measure::{GeneratedAnswer, MeasureOptions, generate_answers, measure};
+pub use measure::{
+    GeneratedAnswer, MeasureOptions, Written, generate_answers, measure, measure_written, messages,
+};
 pub use measurement::{
     Build, CandidateRecord, ConditionKind, Graded, Measurement, QuestionRecord, Score,
 };

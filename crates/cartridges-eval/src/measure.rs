@@ -16,7 +16,7 @@ use crate::condition::Condition;
 use crate::error::EvalError;
 use crate::grade::Grade;
 use crate::measurement::{
-    CandidateRecord, Circumstances, Graded, Measurement, QuestionRecord, best,
+    CandidateRecord, Circumstances, ConditionKind, Graded, Measurement, QuestionRecord, Score, best,
 };
 use crate::questions::{Question, QuestionList};
 
@@ -103,28 +103,11 @@ pub fn measure(
     let mut scores = Vec::new();
     if options.generate {
         let mut done = records.len();
-        let mut answers = answers(engine, condition, list, options, &prompts, &mut || {
+        let answers = answers(engine, condition, list, options, &prompts, &mut || {
             done += 1;
             progress(done, total);
         })?;
-        for (record, answers) in records.iter_mut().zip(answers.chunks_mut(samples)) {
-            let count = |of: &dyn Fn(&GeneratedAnswer) -> bool| {
-                answers.iter().filter(|answer| of(answer)).count()
-            };
-            record.graded = Some(Graded {
-                samples,
-                score: answers.iter().map(|a| a.score).sum::<f64>() / samples as f64,
-                truncated: count(&|answer| answer.truncated),
-                unanswered: count(&|answer| !answer.answered),
-            });
-            record.generated_correct = answers[0].correct;
-            record.generated = Some(answers[0].text.clone());
-        }
-        let texts = answers.chunks(samples);
-        let texts: Vec<Vec<String>> = texts
-            .map(|answers| answers.iter().map(|answer| answer.text.clone()).collect())
-            .collect();
-        scores = options.grade.scores(list, &texts, options.seed);
+        scores = grade(list, &answers, options, &mut records);
     }
     let generated = Instant::now();
 
@@ -150,6 +133,112 @@ pub fn measure(
         scores,
         ..Measurement::summarise(about, records, options.seed)
     })
+}
+
+/// A measurement of answers that were written elsewhere, such as by a server, which says nothing of
+/// likelihoods: `options.samples` for each question, those of a question behind each other.
+pub fn measure_written(
+    name: &str,
+    kind: ConditionKind,
+    questions: &QuestionList,
+    written: &[Written],
+    options: &MeasureOptions,
+    seconds: f64,
+) -> Measurement {
+    let list = &questions.questions;
+    let samples = options.samples.max(1);
+    let asked = list.iter().flat_map(|q| std::iter::repeat_n(q, samples));
+    let answers: Vec<GeneratedAnswer> = asked
+        .zip(written)
+        .map(|(question, written)| graded(question, written.clone(), 0, options))
+        .collect();
+    let record = |question: &Question| QuestionRecord {
+        id: question.id.clone(),
+        question: question.question.clone(),
+        gold: question.gold().to_owned(),
+        candidates: Vec::new(),
+        gold_index: 0,
+        chosen: 0,
+        choice_correct: false,
+        nll: 0.0,
+        gold_tokens: 0,
+        prompt_tokens: 0,
+        generated: None,
+        generated_correct: None,
+        graded: None,
+    };
+    let mut records: Vec<QuestionRecord> = list.iter().map(record).collect();
+    let scores = grade(list, &answers, options, &mut records);
+    let about = Circumstances {
+        condition: name.to_owned(),
+        kind,
+        slots: 0,
+        document_rows: 0,
+        kv_bytes: 0,
+        score_seconds: 0.0,
+        generate_seconds: seconds,
+        seconds,
+    };
+    Measurement {
+        scores,
+        ..Measurement::summarise(about, records, options.seed)
+    }
+}
+
+/// An answer as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its words.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Whether it was cut off by the longest length.
+    pub truncated: bool,
+}
+
+fn graded(
+    question: &Question,
+    written: Written,
+    prompt_tokens: usize,
+    options: &MeasureOptions,
+) -> GeneratedAnswer {
+    let mark = options.grade.mark(question, &written.text);
+    GeneratedAnswer {
+        prompt_tokens,
+        tokens: written.tokens,
+        score: mark.score,
+        correct: mark.right,
+        truncated: written.truncated,
+        answered: mark.answered,
+        text: written.text,
+    }
+}
+
+/// Writes into each question's record what its answers are worth, and gives the metrics over all.
+fn grade(
+    list: &[Question],
+    answers: &[GeneratedAnswer],
+    options: &MeasureOptions,
+    records: &mut [QuestionRecord],
+) -> Vec<Score> {
+    let samples = options.samples.max(1);
+    for (record, answers) in records.iter_mut().zip(answers.chunks(samples)) {
+        let count =
+            |of: &dyn Fn(&GeneratedAnswer) -> bool| answers.iter().filter(|a| of(a)).count();
+        record.graded = Some(Graded {
+            samples: answers.len(),
+            score: answers.iter().map(|a| a.score).sum::<f64>() / answers.len() as f64,
+            truncated: count(&|answer| answer.truncated),
+            unanswered: count(&|answer| !answer.answered),
+        });
+        record.generated_correct = answers[0].correct;
+        record.generated = Some(answers[0].text.clone());
+    }
+    let texts = answers.chunks(samples);
+    let texts: Vec<Vec<String>> = texts
+        .map(|answers| answers.iter().map(|answer| answer.text.clone()).collect())
+        .collect();
+    options.grade.scores(list, &texts, options.seed)
 }
 
 /// What the model answered by itself.
@@ -226,16 +315,12 @@ fn answers(
         Flow::Continue
     })?;
     let answer = |(completion, (question, prompt)): (Completion, (&Question, &Vec<u32>))| {
-        let mark = options.grade.mark(question, &completion.text);
-        GeneratedAnswer {
-            prompt_tokens: prompt.len(),
+        let written = Written {
             tokens: completion.token_ids.len(),
-            score: mark.score,
-            correct: mark.right,
             truncated: completion.finish == FinishReason::Length,
-            answered: mark.answered,
             text: completion.text,
-        }
+        };
+        graded(question, written, prompt.len(), options)
     };
     Ok(completions.into_iter().zip(asked()).map(answer).collect())
 }
@@ -247,16 +332,20 @@ fn prompts(
     questions: &QuestionList,
     options: &MeasureOptions,
 ) -> Result<Vec<Vec<u32>>, EvalError> {
-    let prompt = |question: &Question| {
-        let asked = format!("{} {}", question.question, options.instruction);
-        let earlier = question.earlier.iter().flat_map(|(asked, answered)| {
-            [ChatMessage::user(asked), ChatMessage::assistant(answered)]
-        });
-        let last = ChatMessage::user(asked.trim_end());
-        let messages: Vec<ChatMessage> = earlier.chain([last]).collect();
-        Ok(condition.prompt(&model.text, &messages)?)
-    };
+    let prompt =
+        |question: &Question| Ok(condition.prompt(&model.text, &messages(question, options))?);
     questions.questions.iter().map(prompt).collect()
+}
+
+/// A question as it is asked, behind what was asked and answered before.
+pub fn messages(question: &Question, options: &MeasureOptions) -> Vec<ChatMessage> {
+    let asked = format!("{} {}", question.question, options.instruction);
+    let earlier = question.earlier.iter();
+    let earlier = earlier
+        .flat_map(|(asked, answered)| [ChatMessage::user(asked), ChatMessage::assistant(answered)]);
+    earlier
+        .chain([ChatMessage::user(asked.trim_end())])
+        .collect()
 }
 
 /// Scores all candidates of some questions in one call.

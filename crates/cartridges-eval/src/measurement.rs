@@ -107,10 +107,11 @@ pub struct Measurement {
     pub condition: String,
     /// What stands before the questions.
     pub kind: ConditionKind,
-    /// NLL per token of the gold answers, over all their tokens (natural log).
-    pub nll: Estimate,
-    /// Share of questions where the gold answer beats the other candidates.
-    pub choice_accuracy: Estimate,
+    /// NLL per token of the gold answers, over all their tokens (natural log); none where a server gives
+    /// no likelihoods.
+    pub nll: Option<Estimate>,
+    /// Share of questions where the gold answer beats the other candidates; none as for `nll`.
+    pub choice_accuracy: Option<Estimate>,
     /// What guessing would give for it.
     pub choice_chance: f64,
     /// Share of questions whose generated answer is right, if answers were generated.
@@ -155,6 +156,19 @@ pub(crate) struct Circumstances {
 }
 
 impl Measurement {
+    /// The three numbers in a line, as far as they were measured.
+    pub fn in_words(&self) -> String {
+        let share = |name: &str, found: Option<Estimate>| {
+            found.map(|e| format!("{name} {:.0} %", 100.0 * e.value))
+        };
+        let parts = [
+            self.nll.map(|e| format!("NLL/token {:.2}", e.value)),
+            share("4-way", self.choice_accuracy),
+            share("generated", self.generated_accuracy),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+    }
+
     /// Of all answers: how many there are, were cut off, and had no answer in the form asked for.
     pub fn answers(&self) -> [usize; 3] {
         let graded = self.questions.iter().filter_map(|q| q.graded);
@@ -173,11 +187,6 @@ impl Measurement {
         questions: Vec<QuestionRecord>,
         seed: u64,
     ) -> Self {
-        const NOTHING: Estimate = Estimate {
-            value: 0.0,
-            low: 0.0,
-            high: 0.0,
-        };
         let likelihood: Vec<[f64; 2]> = questions
             .iter()
             .map(|q| [q.nll, q.gold_tokens as f64])
@@ -186,17 +195,14 @@ impl Measurement {
             .iter()
             .map(|q| about.slots + q.prompt_tokens)
             .collect();
-        let chance: f64 = questions
-            .iter()
-            .map(|q| 1.0 / q.candidates.len().max(1) as f64)
-            .sum();
+        let chosen = || questions.iter().filter(|q| !q.candidates.is_empty());
+        let chance: f64 = chosen().map(|q| 1.0 / q.candidates.len() as f64).sum();
         Self {
             condition: about.condition,
             kind: about.kind,
-            nll: ratio(&likelihood, seed).unwrap_or(NOTHING),
-            choice_accuracy: share(questions.iter().map(|q| q.choice_correct), seed)
-                .unwrap_or(NOTHING),
-            choice_chance: chance / questions.len().max(1) as f64,
+            nll: ratio(&likelihood, seed),
+            choice_accuracy: share(chosen().map(|q| q.choice_correct), seed),
+            choice_chance: chance / chosen().count().max(1) as f64,
             generated_accuracy: share(questions.iter().filter_map(|q| q.generated_correct), seed),
             tokens_before_answer: median(&before),
             document_rows: about.document_rows,
@@ -268,8 +274,8 @@ mod tests {
         };
         let records = vec![record(6.0, 3, true), record(2.0, 1, false)];
         let m = Measurement::summarise(about, records, 0);
-        assert!((m.nll.value - 2.0).abs() < 1e-12);
-        assert_eq!(m.choice_accuracy.value, 0.5);
+        assert!((m.nll.unwrap().value - 2.0).abs() < 1e-12);
+        assert_eq!(m.choice_accuracy.unwrap().value, 0.5);
         assert_eq!(m.choice_chance, 0.5);
         assert_eq!(m.generated_accuracy, None);
         assert_eq!(m.tokens_before_answer, 74.0);

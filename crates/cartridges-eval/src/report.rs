@@ -180,12 +180,12 @@ impl Report {
             let mut lines = vec![head[..4].iter().map(|h| (*h).to_owned()).collect()];
             lines.extend(self.rows.iter().map(|row| {
                 let shares = |e: &Estimate| format!("{} to {}", percent(e.low), percent(e.high));
-                let generated = row.generated_accuracy.as_ref();
+                let nats = |e: &Estimate| format!("{:.2} to {:.2}", e.low, e.high);
                 vec![
                     row.condition.clone(),
-                    format!("{:.2} to {:.2}", row.nll.low, row.nll.high),
-                    shares(&row.choice_accuracy),
-                    generated.map_or_else(|| "-".to_owned(), shares),
+                    or_dash(row.nll.as_ref(), nats),
+                    or_dash(row.choice_accuracy.as_ref(), shares),
+                    or_dash(row.generated_accuracy.as_ref(), shares),
                 ]
             }));
             text.push_str(&aligned(&lines));
@@ -209,8 +209,8 @@ impl Report {
                 continue;
             }
             // More is better in accuracies, so they are turned round.
-            let nll = self.closed(row, |m| Some(m.nll.value));
-            let choice = self.closed(row, |m| Some(-m.choice_accuracy.value));
+            let nll = self.closed(row, |m| m.nll.map(|e| e.value));
+            let choice = self.closed(row, |m| m.choice_accuracy.map(|e| -e.value));
             let generated = self.closed(row, |m| m.generated_accuracy.map(|e| -e.value));
             text.push_str(&format!(
                 "\n{name}: NLL gap closed: {nll}\n\
@@ -333,14 +333,12 @@ fn cells(row: &Measurement) -> Vec<String> {
             .filter(|q| q.generated_correct == Some(true))
             .count())
     };
-    let generated = row
-        .generated_accuracy
-        .map_or_else(|| "-".to_owned(), |_| generated());
+    let right = || of(questions().filter(|q| q.choice_correct).count());
     vec![
         row.condition.clone(),
-        format!("{:.2}", row.nll.value),
-        of(questions().filter(|q| q.choice_correct).count()),
-        generated,
+        or_dash(row.nll.as_ref(), |e| format!("{:.2}", e.value)),
+        or_dash(row.choice_accuracy.as_ref(), |_| right()),
+        or_dash(row.generated_accuracy.as_ref(), |_| generated()),
         format!("{:.0}", row.tokens_before_answer),
         format!("{:.2}", row.kv_bytes as f64 / f64::from(1 << 20)),
         format!("{:.1}", row.seconds),
@@ -354,6 +352,10 @@ fn interval(score: &Score) -> String {
         true => format!("{} ({} to {})", percent(value), percent(low), percent(high)),
         false => format!("{value:.1} ({low:.1} to {high:.1})"),
     }
+}
+
+fn or_dash(found: Option<&Estimate>, show: impl Fn(&Estimate) -> String) -> String {
+    found.map_or_else(|| "-".to_owned(), show)
 }
 
 /// A share in percent; never "-0 %".
@@ -427,8 +429,8 @@ mod tests {
         Measurement {
             condition: name.into(),
             kind,
-            nll: estimate(nll),
-            choice_accuracy: share,
+            nll: Some(estimate(nll)),
+            choice_accuracy: Some(share),
             choice_chance: 0.25,
             generated_accuracy: generated.then_some(share),
             tokens_before_answer: 321.5,

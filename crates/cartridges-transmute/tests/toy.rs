@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use cartridges_engine::Flow;
 use cartridges_model::adapter::{BatchAdapters, HostAdapter, Target, ThoughtAdapter};
 use cartridges_model::cartridge::{Behind, Cartridge, first_tokens};
 use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
@@ -229,7 +230,10 @@ impl Toy {
         match steps {
             0 => (closed.clone(), closed),
             _ => {
-                let refined = refine(&material, &closed, &refining, &mut |_| ()).unwrap();
+                let refined = refine(&material, &closed, &refining, &mut |_, _| {
+                    Ok(Flow::Continue)
+                })
+                .unwrap();
                 (closed, refined.adapter)
             }
         }

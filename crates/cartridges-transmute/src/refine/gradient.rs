@@ -7,6 +7,7 @@ use cartridges_engine::{log_sum, top};
 use cartridges_model::adapter::{BatchAdapters, ThoughtAdapter};
 use cartridges_model::decoder::Decoder;
 use cartridges_ops::{TopkTargets, topk_cross_entropy};
+use rayon::prelude::*;
 
 use crate::error::TransmuteError;
 use crate::extract::{Stream, values};
@@ -40,12 +41,13 @@ impl Wanted {
             let len = CHUNK.min(rows - start);
             let part = normed.clone().narrow(0, start, len);
             let logits = decoder.logits(part, BatchAdapters::NONE);
-            for (row, logits) in values(logits)?
-                .chunks(decoder.config().vocab_size)
-                .enumerate()
-            {
+            let found: Vec<Vec<(u32, f32)>> = values(logits)?
+                .par_chunks(decoder.config().vocab_size)
+                .map(|logits| top(logits, k, 1.0, log_sum(logits, 1.0)))
+                .collect();
+            for (row, likely) in found.into_iter().enumerate() {
                 let mut left = 1.0;
-                for (id, log_p) in top(logits, k, 1.0, log_sum(logits, 1.0)) {
+                for (id, log_p) in likely {
                     let p = f64::from(log_p).exp();
                     left -= p;
                     negative_entropy += p * f64::from(log_p);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use cartridges_engine::Flow;
 use cartridges_model::adapter::{
     BatchAdapters, Delta, HostAdapter, HostPatch, Target, ThoughtAdapter,
 };
@@ -45,15 +46,16 @@ pub struct Refinement {
     pub after: f64,
 }
 
-/// Refines the weight deltas of an adapter; biases stay.
+/// Refines the weight deltas of an adapter; biases stay. `tell` gets each step, and the adapter where it is
+/// better than all before; with [`Flow::Stop`] it ends the refinement at the best so far.
 ///
 /// # Errors
-/// [`TransmuteError`], if a setting is wrong or a factor is no longer finite.
+/// [`TransmuteError`], if a setting is wrong or a factor is no longer finite; and what `tell` gives.
 pub fn refine(
     material: &Material<'_>,
     adapter: &HostAdapter,
     options: &RefineOptions,
-    tell: &mut dyn FnMut(&Step),
+    tell: &mut dyn FnMut(&Step, Option<&HostAdapter>) -> Result<Flow, TransmuteError>,
 ) -> Result<Refinement, TransmuteError> {
     options.check()?;
     let decoder = material.decoder;
@@ -81,7 +83,7 @@ pub fn refine(
     };
     let mut current = Arc::new(ThoughtAdapter::from_host(adapter, decoder.device()));
     let before = judged(&current)?;
-    let mut best = (before, current.clone());
+    let mut best = (before, adapter.clone());
     let mut adam = Adam::new(&current.matrices());
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let (mut order, mut quiet) = (Vec::new(), Vec::new());
@@ -107,17 +109,21 @@ pub fn refine(
             loss,
             divergence: None,
         };
+        let mut better = None;
         if step % options.check_every == 0 || step == options.steps {
             let divergence = judged(&current)?;
             report.divergence = Some(divergence);
             if divergence < best.0 || teacher.is_empty() {
-                best = (divergence, current.clone());
+                best = (divergence, to_host(adapter, &current)?);
+                better = Some(&best.1);
             }
         }
-        tell(&report);
+        if tell(&report, better)? == Flow::Stop {
+            break;
+        }
     }
     Ok(Refinement {
-        adapter: to_host(adapter, &best.1)?,
+        adapter: best.1,
         before,
         after: best.0,
     })

@@ -138,12 +138,15 @@ fn steps_bring_the_student_nearer_to_the_teacher() {
         hidden: 0.05,
         ..RefineOptions::default()
     };
-    let mut losses = Vec::new();
+    let (mut losses, mut bests) = (Vec::new(), Vec::new());
     let start = adapter(&decoder);
-    let refined = refine(&material, &start, &options, &mut |step| {
-        losses.push(step.loss)
+    let refined = refine(&material, &start, &options, &mut |step, better| {
+        losses.push(step.loss);
+        bests.extend(better.cloned().map(|adapter| (step.step, adapter)));
+        Ok(Flow::Continue)
     })
     .unwrap();
+    assert_eq!(bests.last().unwrap().1, refined.adapter);
     assert_eq!(losses.len(), 30);
     assert!(
         refined.after < 0.8 * refined.before,
@@ -153,6 +156,16 @@ fn steps_bring_the_student_nearer_to_the_teacher() {
     );
     assert_ne!(refined.adapter, start);
     // The same seed gives the same factors.
-    let again = refine(&material, &start, &options, &mut |_| ()).unwrap();
+    let all = &mut |_: &Step, _: Option<&HostAdapter>| Ok(Flow::Continue);
+    let again = refine(&material, &start, &options, all).unwrap();
     assert_eq!(again.adapter, refined.adapter);
+    // Stopped after the first look, what was best then is there.
+    let stopped = refine(&material, &start, &options, &mut |step, _| {
+        Ok(if step.step == 12 {
+            Flow::Stop
+        } else {
+            Flow::Continue
+        })
+    });
+    assert_eq!((10, stopped.unwrap().adapter), bests[0]);
 }

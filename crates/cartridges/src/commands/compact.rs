@@ -140,22 +140,13 @@ pub fn run(args: CompactArgs, runtime: &RuntimeArgs) -> Result<()> {
             questions,
             &MeasureOptions::default(),
         )?;
-        let generated = row.generated_accuracy.as_ref().map_or(0.0, |e| e.value);
         let count = questions.questions.len();
-        rows.push((
-            "questions",
-            format!(
-                "{count}: NLL/token {:.2} · 4-way {:.0} % · generated {:.0} %",
-                row.nll.value,
-                100.0 * row.choice_accuracy.value,
-                100.0 * generated
-            ),
-        ));
+        rows.push(("questions", format!("{count}: {}", row.in_words())));
         result["questions"] = json!({
             "count": count,
-            "nll": row.nll.value,
-            "choice": row.choice_accuracy.value,
-            "generated": generated,
+            "nll": row.nll.map(|e| e.value),
+            "choice": row.choice_accuracy.map(|e| e.value),
+            "generated": row.generated_accuracy.map(|e| e.value),
         });
     }
     rows.push(("written", args.out.display().to_string()));

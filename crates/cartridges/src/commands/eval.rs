@@ -2,6 +2,7 @@
 
 mod conditions;
 mod kept;
+mod served;
 mod suite;
 
 use std::io::{self, Write};
@@ -41,6 +42,10 @@ pub struct EvalArgs {
     suite: SuiteArgs,
     #[command(flatten)]
     behind: ConditionArgs,
+    /// Servers that are asked the same questions (TOML, as for `synthesize --client`), with the cartridges
+    /// that the file names before them.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_generate")]
+    client: Option<PathBuf>,
     /// Do not let the model write answers: much faster.
     #[arg(long)]
     no_generate: bool,
@@ -82,6 +87,7 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
         bail!("--samples must be at least 1, and more than one need a --temperature above 0");
     }
     let unrelated = args.unrelated.as_deref().map(read_corpus).transpose()?;
+    let servers = args.client.as_deref().map(served::servers).transpose()?;
     if let Some(out) = &args.out {
         writable_folder(out)?;
     }
@@ -91,7 +97,7 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
     args.adjust(&mut suite.options);
     let mut engine = Engine::new(model.clone(), EngineOptions::default());
     let conditions = args.behind.conditions(&mut engine, &suite)?;
-    if conditions.is_empty() {
+    if conditions.is_empty() && servers.is_none() {
         bail!("nothing to ask behind: give --cartridge, --adapter or --corpus");
     }
     let mut kept = Kept::open(args.out.as_deref());
@@ -106,6 +112,9 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
         let row = measured(&mut engine, &suite, &asked, unrelated.as_deref())?;
         kept.put(key, &row)?;
         rows.push(row);
+    }
+    if let Some(servers) = &servers {
+        rows.push(served::served(servers, &model, &suite)?);
     }
     let report = Report {
         program: program(),

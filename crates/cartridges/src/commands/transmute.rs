@@ -5,10 +5,12 @@ mod background;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
+use cartridges_engine::Flow;
 use cartridges_model::LanguageModel;
 use cartridges_model::adapter::{HostAdapter, save_adapter};
 use cartridges_model::cartridge::{Cartridge, CartridgeDtype};
@@ -16,13 +18,14 @@ use cartridges_study::conversation::Conversation;
 use cartridges_study::parquet::read_conversations;
 use cartridges_transmute::{
     CorpusId, Material, PairOptions, RefineOptions, RidgeOptions, Sites, StatisticsFolder,
-    StudentContext, SweepOptions, TargetReport, TargetStatistics, Weighting, pair,
-    reference_adapter, refine, sweep, untrained, validation_divergence,
+    StudentContext, SweepOptions, TargetStatistics, Weighting, pair, reference_adapter, refine,
+    sweep, untrained, validation_divergence,
 };
 use clap::{Args, ValueEnum};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::{Value, json};
 
+use crate::interrupt::stop_flag;
 use crate::opening::{ModelArgs, RuntimeArgs, load_adapter, load_cartridge, writable_folder};
 use crate::progress::progress;
 use crate::provenance::program;
@@ -284,8 +287,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         "data": corpora.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         "student_context": args.student_context.to_string(),
         "pairing": pairing,
-        "sweep": args.sweep(),
-        "targets": start.targets,
+        "start": start.how,
         "divergence": { "before": start.before, "start": start.after },
         "seconds": begin.elapsed().as_secs_f64(),
     });
@@ -302,15 +304,29 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut reached = start.after;
     let refining = args.refinement();
     if refining.steps > 0 && args.estimator != Estimator::Reference {
+        report["refinement"] = json!(refining);
         let bar = progress(refining.steps as u64, "refining", "steps");
-        let refined = refine(&material, &start.adapter, &refining, &mut |step| {
+        let stop = stop_flag();
+        let refined = refine(&material, &start.adapter, &refining, &mut |step, better| {
             bar.set(step.step as u64, format!("loss {:.4}", step.loss));
+            if let Some(adapter) = better {
+                report["divergence"]["refined"] = json!(step.divergence);
+                report["refined_steps"] = json!(step.step);
+                report["seconds"] = json!(begin.elapsed().as_secs_f64());
+                save(adapter, &report)?;
+            }
+            Ok(match stop.load(Ordering::Relaxed) {
+                true => Flow::Stop,
+                false => Flow::Continue,
+            })
         })?;
         reached = refined.after;
-        report["refinement"] = json!(refining);
-        report["divergence"]["refined"] = json!(reached);
-        report["seconds"] = json!(begin.elapsed().as_secs_f64());
-        save(&refined.adapter, &report)?;
+        if stop.load(Ordering::Relaxed) {
+            bail!(
+                "the refinement was stopped; the best so far is in {out}, and --from {out} goes on with it",
+                out = args.out.display()
+            );
+        }
     }
     println!(
         "adapter of {} patches in {} · divergence from the teacher {:.4} nats per token without, {:.4} \
@@ -334,7 +350,8 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
 /// An adapter before it is refined.
 struct Start {
     adapter: HostAdapter,
-    targets: Vec<TargetReport>,
+    /// How it was made.
+    how: Value,
     /// Divergence on the validation conversations without it.
     before: f64,
     /// The same with it.
@@ -343,16 +360,31 @@ struct Start {
 
 impl TransmuteArgs {
     fn start(&self, model: &LanguageModel, material: &Material<'_>) -> Result<Start> {
-        let other = match (&self.from, self.estimator) {
-            (Some(path), _) => load_adapter(path, model, false)?,
+        let (adapter, how) = match (&self.from, self.estimator) {
+            (Some(path), _) => {
+                let adapter = load_adapter(path, model, false)?;
+                let (_, manifest) = cartridges_model::adapter::load_adapter(path)?;
+                (adapter, json!({ "from": manifest.made_by }))
+            }
             (None, Estimator::Ridge) => return self.solve(material),
-            (None, Estimator::Zero) => untrained(model.decoder.config(), &self.sweep(), self.seed)?,
-            (None, Estimator::Reference) => reference_adapter(material, None)?,
+            (None, Estimator::Zero) => {
+                let sweep = self.sweep();
+                let maps = sweep.targets(model.decoder.config().num_layers)?;
+                let adapter = untrained(model.decoder.config(), &sweep, self.seed)?;
+                (
+                    adapter,
+                    json!({ "zero": { "rank": sweep.rank, "targets": maps } }),
+                )
+            }
+            (None, Estimator::Reference) => {
+                let adapter = reference_adapter(material, None)?;
+                (adapter, json!("the reference's estimator"))
+            }
         };
-        let (before, after) = validation_divergence(material, &other)?;
+        let (before, after) = validation_divergence(material, &adapter)?;
         Ok(Start {
-            adapter: other,
-            targets: Vec::new(),
+            adapter,
+            how,
             before,
             after,
         })
@@ -382,7 +414,7 @@ impl TransmuteArgs {
         };
         Ok(Start {
             adapter,
-            targets: swept.targets,
+            how: json!({ "sweep": options, "targets": swept.targets }),
             before: swept.before,
             after: swept.after,
         })

@@ -258,13 +258,10 @@ impl Job<'_> {
             ..MeasureOptions::default()
         };
         let row = ask(&mut self.engine, &condition, questions, &options)?;
-        let generated = row.generated_accuracy.as_ref().map_or(0.0, |e| e.value);
         eprintln!(
-            "measured {:<32} NLL/token {:.2} · 4-way {:.0} % · generated {:.0} % · {:.0} s",
+            "measured {:<32} {} · {:.0} s",
             row.condition,
-            row.nll.value,
-            100.0 * row.choice_accuracy.value,
-            100.0 * generated,
+            row.in_words(),
             row.seconds
         );
         self.rows.push(row);
