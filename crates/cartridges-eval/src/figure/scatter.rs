@@ -106,7 +106,7 @@ impl Scatter {
                 [Some(low), Some(high)] => Some([low, high]),
                 _ => None,
             };
-            taken.push(Area::around(at, 8.0, 7.0));
+            taken.push(Area::around(at, 6.3, 6.3));
             if let Some([low, high]) = whisker {
                 taken.push(Area {
                     left: at[0] - 5.0,

@@ -144,11 +144,7 @@ fn markers(figure: &Figure) -> Vec<(String, [f64; 2], Option<[f64; 2]>)> {
                 .children()
                 .find(|n| n.attribute("class") == Some("cf-line cf-whisker"))
                 .map(|n| [number(&n, "y1"), number(&n, "y2")]);
-            let form = group
-                .children()
-                .filter(|n| n.is_element())
-                .next_back()
-                .unwrap();
+            let form = group.children().rfind(|n| n.is_element()).unwrap();
             let at = match form.attribute("points") {
                 None => [number(&form, "cx"), number(&form, "cy")],
                 Some(points) => {

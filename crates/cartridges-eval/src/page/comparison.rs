@@ -1,11 +1,11 @@
 //! Several reports beside each other.
 
-use crate::figure::{Entry, Metric, count, duration, escaped};
+use crate::figure::{Entry, count, duration, escaped};
 use crate::measurement::Measurement;
 
 use super::facts::suite;
 use super::html::{Table, condition, is_anchor};
-use super::measurements::{metric_cells, metric_columns, unrelated_cell};
+use super::measurements::{Columns, unrelated_cell};
 
 /// The reports with the letters that stand for them.
 pub(super) fn key(entries: &[Entry<'_>]) -> String {
@@ -58,12 +58,8 @@ pub(super) fn by_suite<'a>(entries: &[Entry<'a>]) -> Vec<(&'a str, Vec<Entry<'a>
 
 /// One suite: every condition of every report.
 pub(super) fn comparison(name: &str, entries: &[Entry<'_>]) -> String {
-    let mut metrics: Vec<Metric> = Vec::new();
-    for metric in entries.iter().flat_map(|entry| Metric::of(entry.report)) {
-        if !metrics.contains(&metric) {
-            metrics.push(metric);
-        }
-    }
+    let reports: Vec<_> = entries.iter().map(|entry| entry.report).collect();
+    let columns = Columns::of(&reports);
     // The same condition of all reports together, anchors first.
     let mut names: Vec<(bool, &str)> = Vec::new();
     for row in entries.iter().flat_map(|entry| &entry.report.rows) {
@@ -81,8 +77,8 @@ pub(super) fn comparison(name: &str, entries: &[Entry<'_>]) -> String {
     let mut table = Table::default();
     table.column("condition", "", false);
     table.column("report", "", false);
-    for metric in &metrics {
-        metric_columns(&mut table, metric);
+    for column in &columns {
+        column.head(&mut table);
     }
     if unrelated {
         table.column(
@@ -101,8 +97,8 @@ pub(super) fn comparison(name: &str, entries: &[Entry<'_>]) -> String {
                 table.row(if measured { "" } else { "anchor" });
                 table.name(&condition(&row.condition, row.kind));
                 table.words(&entry.tag);
-                for metric in &metrics {
-                    metric_cells(&mut table, metric, entry.report, row);
+                for column in &columns {
+                    column.cells(&mut table, entry.report, row);
                 }
                 if unrelated {
                     table.number(&unrelated_cell(entry.report, row));

@@ -1,8 +1,9 @@
 //! The table of a report: conditions against everything that was measured.
 
-use crate::figure::{Entry, Metric, count, duration, number, unrelated_change};
+use crate::figure::{Entry, Metric, count, duration, number, per_cent, unrelated_change};
 use crate::measurement::Measurement;
 use crate::report::Report;
+use crate::statistics::Estimate;
 
 use super::html::{Table, condition, interval, is_anchor};
 
@@ -23,21 +24,29 @@ pub(super) fn measurements(entry: &Entry<'_>) -> String {
         .map(|row| Metric::Choice.told(row.choice_chance))
         .map(|chance| format!(" Guessing would choose the gold answer in {chance}."))
         .unwrap_or_default();
+    let gap = match Columns::of(&[report]).iter().any(|column| column.gap) {
+        true => {
+            " A gap is what the document in context has over no document; beyond 100 % is better than \
+             the document, below 0 % worse than none. The anchors are taken as they are."
+        }
+        false => {
+            " Without both anchors, or where the document does not help, there is no gap to close."
+        }
+    };
     format!(
-        "{}<p class=\"note\">Small numbers are 95 % intervals over questions, by bootstrap. A gap is what the \
-         document in context has over no document; beyond 100 % is better than the document, below 0 % worse \
-         than none. The anchors are taken as they are.{chance}</p>\n<h3>What it takes</h3>\n{}",
+        "{}<p class=\"note\">Small numbers are 95 % intervals over questions, by bootstrap.{gap}{chance}</p>\n\
+         <h3>What it takes</h3>\n{}",
         quality(report),
         expense(report),
     )
 }
 
 fn quality(report: &Report) -> String {
-    let metrics = Metric::of(report);
+    let columns = Columns::of(&[report]);
     let mut table = Table::default();
     table.column("condition", "", false);
-    for metric in &metrics {
-        metric_columns(&mut table, metric);
+    for column in &columns {
+        column.head(&mut table);
     }
     table.column("questions", "", true);
     let answers = report.rows.iter().any(|row| row.answers()[0] > 0);
@@ -49,8 +58,8 @@ fn quality(report: &Report) -> String {
     for row in ordered(report) {
         table.row(if is_anchor(row.kind) { "anchor" } else { "" });
         table.name(&condition(&row.condition, row.kind));
-        for metric in &metrics {
-            metric_cells(&mut table, metric, report, row);
+        for column in &columns {
+            column.cells(&mut table, report, row);
         }
         table.number(&count(row.questions.len() as u64));
         if answers {
@@ -106,30 +115,62 @@ fn expense(report: &Report) -> String {
     table.html("what it takes")
 }
 
-/// Columns of a metric: itself, and the share of the gap.
-pub(super) fn metric_columns(table: &mut Table, metric: &Metric) {
-    let unit = match metric {
-        Metric::Nll => "nats, lower is better".to_owned(),
-        _ => match metric.best() {
-            Some(best) if best != 1.0 => format!("of {}, higher is better", number(best)),
-            _ => metric.better().to_owned(),
-        },
-    };
-    table.column(metric.name(), &unit, true);
-    table.column(
-        "gap closed",
-        &format!("{}, higher is better", metric.name()),
-        true,
-    );
+/// A metric as columns: itself and, where any report has a gap to close, the share that is closed.
+pub(super) struct Columns {
+    metric: Metric,
+    gap: bool,
 }
 
-/// Their cells.
-pub(super) fn metric_cells(table: &mut Table, metric: &Metric, report: &Report, row: &Measurement) {
-    table.number(&interval(metric.estimate(row), |v| metric.told(v)));
-    let gap = metric
-        .gap_closed(report, row)
-        .filter(|_| !is_anchor(row.kind));
-    table.number(&interval(gap, crate::figure::per_cent));
+impl Columns {
+    /// Columns for the metrics of some reports.
+    pub(super) fn of(reports: &[&Report]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for report in reports {
+            for metric in Metric::of(report) {
+                let gap = report
+                    .rows
+                    .iter()
+                    .any(|row| gap(&metric, report, row).is_some());
+                match all.iter_mut().find(|c| c.metric == metric) {
+                    Some(column) => column.gap |= gap,
+                    None => all.push(Self { metric, gap }),
+                }
+            }
+        }
+        all
+    }
+
+    /// Their heads.
+    pub(super) fn head(&self, table: &mut Table) {
+        let metric = &self.metric;
+        let unit = match metric {
+            Metric::Nll => "nats, lower is better".to_owned(),
+            _ => match metric.best() {
+                Some(best) if best != 1.0 => format!("of {}, higher is better", number(best)),
+                _ => metric.better().to_owned(),
+            },
+        };
+        table.column(metric.name(), &unit, true);
+        if self.gap {
+            let hint = format!("{}, higher is better", metric.name());
+            table.column("gap closed", &hint, true);
+        }
+    }
+
+    /// Their cells for a row.
+    pub(super) fn cells(&self, table: &mut Table, report: &Report, row: &Measurement) {
+        let metric = &self.metric;
+        table.number(&interval(metric.estimate(row), |v| metric.told(v)));
+        if self.gap {
+            table.number(&interval(gap(metric, report, row), per_cent));
+        }
+    }
+}
+
+/// The share of the gap that something between the anchors closes.
+fn gap(metric: &Metric, report: &Report, row: &Measurement) -> Option<Estimate> {
+    let between = !is_anchor(row.kind);
+    between.then(|| metric.gap_closed(report, row)).flatten()
 }
 
 /// Perplexity of unrelated text with its change.
