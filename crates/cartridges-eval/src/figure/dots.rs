@@ -73,25 +73,34 @@ pub(crate) fn scores(name: &str, title: &str, entries: &[Entry<'_>]) -> Option<F
 }
 
 /// Conditions of all reports: first those without document, then those with it, then the rest in the
-/// order of the reports.
+/// order in which they first come.
 fn rows<'a>(entries: &[Entry<'a>]) -> Vec<Row<'a>> {
     let several = entries.len() > 1;
     let mut rows: Vec<Row<'a>> = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    for entry in entries {
         rows.extend(entry.report.rows.iter().map(|measured| Row {
             name: entry.tagged(&measured.condition),
             measured,
             class: if several {
-                report_class(index)
+                report_class(entry.index)
             } else {
                 class(measured.kind)
             },
         }));
     }
-    rows.sort_by_key(|row| match row.measured.kind {
-        ConditionKind::None => 0,
-        ConditionKind::Document => 1,
-        _ => 2,
+    // The same condition of all reports together.
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row.measured.condition.as_str())
+        .collect();
+    let place = |name: &str| names.iter().position(|n| *n == name);
+    rows.sort_by_key(|row| {
+        let group = match row.measured.kind {
+            ConditionKind::None => 0,
+            ConditionKind::Document => 1,
+            _ => 2,
+        };
+        (group, place(&row.measured.condition))
     });
     rows
 }

@@ -34,14 +34,14 @@ pub(crate) fn unrelated_change(report: &Report, row: &Measurement) -> Option<f64
 pub(crate) fn locality(name: &str, entries: &[Entry<'_>]) -> Option<Figure> {
     let several = entries.len() > 1;
     let mut rows: Vec<(String, &'static str, f64)> = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    for entry in entries {
         for row in &entry.report.rows {
             if row.kind == ConditionKind::None {
                 continue;
             }
             if let Some(change) = unrelated_change(entry.report, row) {
                 let class = if several {
-                    report_class(index)
+                    report_class(entry.index)
                 } else {
                     class(row.kind)
                 };

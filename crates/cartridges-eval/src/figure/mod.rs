@@ -34,6 +34,8 @@ use crate::report::Report;
 pub(crate) struct Entry<'a> {
     /// Such as `A`.
     pub(crate) tag: String,
+    /// Its place among all reports of the page, which gives it the same colour in every figure.
+    pub(crate) index: usize,
     /// The report.
     pub(crate) report: &'a Report,
 }

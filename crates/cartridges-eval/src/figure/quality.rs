@@ -38,7 +38,7 @@ pub(crate) fn quality(
     let mut points = Vec::new();
     let mut joined: Vec<Vec<usize>> = Vec::new();
     let several = entries.len() > 1;
-    for (index, entry) in entries.iter().enumerate() {
+    for entry in entries {
         let mut own: Vec<(ConditionKind, usize)> = Vec::new();
         for row in &entry.report.rows {
             let Some((x, y)) = coordinates(entry, row, quality, against) else {
@@ -55,7 +55,7 @@ pub(crate) fn quality(
                 x,
                 y,
                 class: if several {
-                    report_class(index)
+                    report_class(entry.index)
                 } else {
                     class(row.kind)
                 },
@@ -114,6 +114,7 @@ pub(crate) fn quality(
     let (canvas, left_out) = scatter.draw();
     let mut caption = "Whiskers: 95 % intervals over questions.".to_owned();
     match quality {
+        Quality::Plain(_) if scatter.levels.is_empty() => {}
         Quality::Plain(_) => caption.push_str(" Dashed: what to compare with."),
         Quality::Gap(metric) => caption.push_str(&format!(
             " 0 % is no document and 100 % the document in context, by {}; the anchors' own uncertainty is \

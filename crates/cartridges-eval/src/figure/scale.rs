@@ -185,7 +185,7 @@ impl Scale {
             }
             false => {
                 let length = (self.places[1] - self.places[0]).abs();
-                let step = nice(self.range, length / if level { 90.0 } else { 48.0 });
+                let step = nice(self.range, length / if level { 76.0 } else { 48.0 });
                 let first = (self.range[0] / step).ceil();
                 // Bounded whatever the range.
                 (0..100)

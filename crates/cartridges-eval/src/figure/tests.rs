@@ -119,6 +119,7 @@ pub(crate) fn speed(kind: ConditionKind, name: &str, tokens: usize, seconds: f64
 fn entry(report: &Report) -> [Entry<'_>; 1] {
     [Entry {
         tag: String::new(),
+        index: 0,
         report,
     }]
 }

@@ -97,7 +97,7 @@ pub(crate) fn throughput(name: &str, entries: &[Entry<'_>]) -> Option<Figure> {
 fn series<'a>(entries: &[Entry<'a>], batch: usize) -> Vec<Series<'a>> {
     let several = entries.len() > 1;
     let mut all = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    for entry in entries {
         let mut kinds: Vec<(ConditionKind, bool, Vec<&Throughput>)> = Vec::new();
         let here = entry
             .report
@@ -127,7 +127,7 @@ fn series<'a>(entries: &[Entry<'a>], batch: usize) -> Vec<Series<'a>> {
                 all.push(Series {
                     label: entry.tagged(name),
                     class: if several {
-                        report_class(index)
+                        report_class(entry.index)
                     } else {
                         class(kind)
                     },

@@ -11,6 +11,7 @@ pub(super) fn of_one(prefix: &str, entry: &Entry<'_>) -> Vec<Figure> {
     // Alone, it needs no letter.
     let alone = [Entry {
         tag: String::new(),
+        index: 0,
         report: entry.report,
     }];
     let metrics = Metric::of(entry.report);

@@ -34,6 +34,7 @@ pub fn page(reports: &[Report], title: Option<&str>) -> Page {
             } else {
                 String::new()
             },
+            index,
             report,
         })
         .collect();
