@@ -35,6 +35,14 @@ struct Series<'a> {
     rows: Vec<&'a Throughput>,
 }
 
+impl Series<'_> {
+    /// Whether it holds at every length: what stands for a document takes the same time whatever its
+    /// length, and is timed at one.
+    fn is_level(&self) -> bool {
+        self.kind != ConditionKind::Document && self.rows.len() == 1
+    }
+}
+
 /// The figure, or `None` without numbers. One panel for each number of requests at a time.
 pub(crate) fn throughput(name: &str, entries: &[Entry<'_>]) -> Option<Figure> {
     let usable = |row: &&Throughput| {
@@ -87,6 +95,12 @@ pub(crate) fn throughput(name: &str, entries: &[Entry<'_>]) -> Option<Figure> {
     caption.push_str(
         "; both axes logarithmic. Dashed: the document's rows are kept between requests.",
     );
+    if batches
+        .iter()
+        .any(|b| series(entries, *b).iter().any(Series::is_level))
+    {
+        caption.push_str(" Dotted: the same whatever the document's length.");
+    }
     if entries.len() > 1 {
         caption.push_str(" Colour and letter: the report.");
     }
@@ -182,6 +196,16 @@ fn panel(
             })
             .collect();
         let through: Vec<[f64; 2]> = points.iter().map(|p| p.0).collect();
+        if let ([at], true) = (&through[..], line.is_level()) {
+            let (from, to) = ([area.left, at[1]], [area.right, at[1]]);
+            let class = format!("{} cf-line", line.class);
+            canvas.line(
+                &class,
+                from,
+                to,
+                "stroke-width=\"1.5\" stroke-dasharray=\"2 3\"",
+            );
+        }
         let dashes = if line.dashed {
             "stroke-width=\"2\" stroke-dasharray=\"6 4\""
         } else {

@@ -1,10 +1,11 @@
 //! After how many queries a cartridge or an adapter has paid for its making.
 
-use crate::figure::{Entry, count, duration, escaped, is_cached};
+use crate::figure::{Entry, count, duration, escaped};
 use crate::measurement::{ConditionKind, Measurement};
-use crate::report::{Report, Throughput};
+use crate::report::Report;
 
 use super::html::{Table, condition};
+use super::query_time::{Sources, query};
 
 /// When something that costs once and then saves has paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,19 +59,8 @@ impl BreakEven {
     }
 }
 
-/// Seconds for a query under the conditions that are compared.
-struct Query {
-    own: f64,
-    /// Reading the document each time; `None` if it was not measured.
-    reading: Option<f64>,
-    /// With the document's rows kept; `None` if it was not measured.
-    cached: Option<f64>,
-    /// What reading it once takes, if both are known.
-    first: f64,
-}
-
-/// The section, or nothing if no build time is known.
-pub(super) fn costs(entry: &Entry<'_>) -> String {
+/// The section, or nothing if no build time is known. Throughput may be in a report of its own.
+pub(super) fn costs(entry: &Entry<'_>, all: &[Entry<'_>]) -> String {
     let report = entry.report;
     let built: Vec<(&Measurement, f64)> = report
         .rows
@@ -98,10 +88,9 @@ pub(super) fn costs(entry: &Entry<'_>) -> String {
         );
         table.column("self-study too: caching", "from this many queries on", true);
     }
-    let mut measured = Measured::default();
+    let mut sources = Sources::default();
     for (row, build) in built {
-        let query = from_throughput(report, row, &mut measured)
-            .or_else(|| from_evaluation(report, row, &mut measured));
+        let query = query(entry, all, row, &mut sources);
         table.row("");
         table.name(&condition(&row.condition, row.kind));
         table.number(&duration(build));
@@ -136,36 +125,8 @@ pub(super) fn costs(entry: &Entry<'_>) -> String {
          n = (B − (r − c)) / (c − q) on; never where a query saves nothing. {}{}</p>\n",
         table.html("break-even"),
         escaped(&study),
-        escaped(&measured.told()),
+        escaped(&sources.told()),
     )
-}
-
-/// Where the seconds of queries come from.
-#[derive(Debug, Default)]
-struct Measured {
-    throughput: Vec<(usize, usize)>,
-    evaluation: bool,
-}
-
-impl Measured {
-    fn told(&self) -> String {
-        let mut out = String::new();
-        for (tokens, batch) in &self.throughput {
-            out.push_str(&format!(
-                " Queries as measured in the throughput runs: wall time over requests, {} at a time, document of {} tokens.",
-                count(*batch as u64),
-                count(*tokens as u64)
-            ));
-        }
-        if self.evaluation {
-            out.push_str(
-                " Where there is no throughput run, queries are the evaluation's own time over its questions; it keeps the \
-                 document's rows between questions, so that its document stands for prompt caching, with the first reading \
-                 in it.",
-            );
-        }
-        out
-    }
 }
 
 /// Training or solving does not include it, but whoever starts from a text has to pay for it.
@@ -177,79 +138,6 @@ fn self_study(report: &Report) -> Option<f64> {
         .map(|t| t.seconds)
         .collect();
     (!found.is_empty()).then(|| found.iter().sum())
-}
-
-/// From throughput at the length nearest to the document's, with as few requests at a time as both have.
-fn from_throughput(report: &Report, row: &Measurement, measured: &mut Measured) -> Option<Query> {
-    let usable = |t: &&Throughput| t.requests > 0 && t.seconds > 0.0 && t.seconds.is_finite();
-    let all: Vec<&Throughput> = report.throughput.iter().filter(usable).collect();
-    let of_kind = || all.iter().filter(|t| t.kind == row.kind);
-    let named: Vec<&&Throughput> = of_kind().filter(|t| t.condition == row.condition).collect();
-    // One that is called otherwise is the same if there is no other of its kind.
-    let own: Vec<&&Throughput> = match named.is_empty() {
-        false => named,
-        true => {
-            let mut names: Vec<&str> = of_kind().map(|t| t.condition.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            if names.len() == 1 {
-                of_kind().collect()
-            } else {
-                return None;
-            }
-        }
-    };
-    let wanted = (report.corpus.tokens.max(1) as f64).ln();
-    let far = |t: &Throughput| ((t.document_tokens.max(1) as f64).ln() - wanted).abs();
-    let document = |own: &Throughput, cached: bool| {
-        all.iter()
-            .find(|t| {
-                t.kind == ConditionKind::Document
-                    && is_cached(t) == cached
-                    && (t.document_tokens, t.batch) == (own.document_tokens, own.batch)
-            })
-            .map(|t| t.seconds / t.requests as f64)
-    };
-    let best = own
-        .into_iter()
-        .filter(|t| document(t, false).or_else(|| document(t, true)).is_some())
-        .min_by(|a, b| far(a).total_cmp(&far(b)).then(a.batch.cmp(&b.batch)))?;
-    let place = (best.document_tokens, best.batch);
-    if !measured.throughput.contains(&place) {
-        measured.throughput.push(place);
-    }
-    let (reading, cached) = (document(best, false), document(best, true));
-    Some(Query {
-        own: best.seconds / best.requests as f64,
-        reading,
-        cached,
-        first: match (reading, cached) {
-            (Some(r), Some(c)) => (r - c).max(0.0),
-            _ => 0.0,
-        },
-    })
-}
-
-/// From the time the evaluation itself took for its questions.
-fn from_evaluation(report: &Report, row: &Measurement, measured: &mut Measured) -> Option<Query> {
-    let query = |row: &Measurement| {
-        // Writing an answer is what a user waits for; scoring candidates is not.
-        let seconds = match row.generate_seconds > 0.0 {
-            true => row.generate_seconds,
-            false => row.seconds,
-        };
-        let asked = row.questions.len();
-        (asked > 0 && seconds > 0.0 && seconds.is_finite()).then(|| seconds / asked as f64)
-    };
-    let document = crate::figure::anchor(report, ConditionKind::Document);
-    let found = Query {
-        own: query(row)?,
-        reading: None,
-        cached: document.and_then(query),
-        first: 0.0,
-    };
-    measured.evaluation = true;
-    Some(found)
 }
 
 #[cfg(test)]

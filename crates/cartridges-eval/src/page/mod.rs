@@ -8,6 +8,7 @@ mod figures;
 mod html;
 mod load;
 mod measurements;
+mod query_time;
 mod questions;
 mod render;
 mod speed;

@@ -54,12 +54,19 @@ pub fn page(reports: &[Report], title: Option<&str>) -> Page {
     if several {
         body.push_str("<section><h2>Reports</h2>\n");
         body.push_str(&key(&entries));
-        body.push_str("</section>\n<section><h2>All together</h2>\n");
-        let found = figures::of_all(&entries);
-        body.push_str(&html::figures(&found));
-        all.extend(found);
         body.push_str("</section>\n");
+        let found = figures::of_all(&entries);
+        if !found.is_empty() {
+            body.push_str("<section><h2>All together</h2>\n");
+            body.push_str(&html::figures(&found));
+            body.push_str("</section>\n");
+        }
+        all.extend(found);
         for (index, (name, entries)) in by_suite(&entries).into_iter().enumerate() {
+            // Throughput is compared above.
+            if entries.iter().all(|entry| entry.report.rows.is_empty()) {
+                continue;
+            }
             body.push_str(&format!("<section><h2>Compared: {}</h2>\n", escaped(name)));
             body.push_str(&comparison(name, &entries));
             // Alone, its figures are in its own section.
@@ -77,7 +84,7 @@ pub fn page(reports: &[Report], title: Option<&str>) -> Page {
             false => String::new(),
         };
         let found = figures::of_one(&prefix, entry);
-        body.push_str(&section(entry, &found));
+        body.push_str(&section(entry, &entries, &found));
         all.extend(found);
     }
     Page {
@@ -94,7 +101,7 @@ pub fn page(reports: &[Report], title: Option<&str>) -> Page {
     }
 }
 
-fn section(entry: &Entry<'_>, found: &[Figure]) -> String {
+fn section(entry: &Entry<'_>, all: &[Entry<'_>], found: &[Figure]) -> String {
     let report = entry.report;
     let tag = escaped(&entry.tag);
     let heading = match tag.is_empty() {
@@ -103,17 +110,18 @@ fn section(entry: &Entry<'_>, found: &[Figure]) -> String {
     };
     let mut out = format!("<section id=\"report-{tag}\"><h2>{heading}</h2>\n");
     out.push_str(&facts(report));
-    out.push_str("<h3>Measurements</h3>\n");
-    out.push_str(&in_short(entry));
-    match report.rows.is_empty() {
-        true => out.push_str("<p>Nothing was measured.</p>\n"),
-        false => out.push_str(&measurements(entry)),
+    if !report.rows.is_empty() {
+        out.push_str("<h3>Measurements</h3>\n");
+        out.push_str(&in_short(entry));
+        out.push_str(&measurements(entry));
+    } else if report.throughput.is_empty() {
+        out.push_str("<p>Nothing was measured.</p>\n");
     }
     if !found.is_empty() {
         out.push_str("<h3>Figures</h3>\n");
         out.push_str(&html::figures(found));
     }
-    out.push_str(&costs(entry));
+    out.push_str(&costs(entry, all));
     out.push_str("<h3>In detail</h3>\n");
     out.push_str(&speed(report));
     out.push_str(&questions(report));

@@ -31,6 +31,7 @@ pub(super) fn speed(report: &Report) -> String {
     table.column("question", "tokens", true);
     table.column("answer", "tokens", true);
     table.column("KV rows", "most in use, of the budget", true);
+    table.column("preempted", "began again, lower is better", true);
     table.column("wall time", "", true);
     for row in &report.throughput {
         let n = |value: usize| count(value as u64);
@@ -52,6 +53,7 @@ pub(super) fn speed(report: &Report) -> String {
             n(row.kv_rows),
             n(row.kv_budget)
         ));
+        table.number(&count(row.preemptions));
         table.number(&duration(row.seconds));
     }
     folded("Throughput in numbers", &table.html("throughput"))

@@ -140,11 +140,12 @@ fn the_costs_follow_from_what_was_measured() {
     report.rows.truncate(3);
     report.throughput = vec![
         speed(ConditionKind::Document, "document", 4096, 30.0),
-        speed(ConditionKind::Document, "document, cached", 4096, 10.0),
+        speed(ConditionKind::Document, "document, cached", 4096, 12.0),
         speed(ConditionKind::Cartridge, "c-64", 4096, 5.0),
         speed(ConditionKind::Cartridge, "c-64", 64_000, 1.0),
     ];
-    // 640 s to build; 0.5 s a query, against 3 s with reading and 1 s with caching:
+    // 640 s to build; 0.5 s a query, against 3 s with reading and, of 12 s for ten queries of which one
+    // reads, (12 − 3) / 9 = 1 s with caching:
     // 640 / 2.5 = 256 and (640 − 2) / 0.5 = 1276.
     let html = plain(&page(std::slice::from_ref(&report), None).html);
     assert!(
@@ -158,6 +159,52 @@ fn the_costs_follow_from_what_was_measured() {
     report.throughput.clear();
     let html = plain(&page(std::slice::from_ref(&report), None).html);
     assert!(html.contains("<td class=\"n\">not measured</td><td class=\"n\">never</td>"));
+}
+
+#[test]
+fn throughput_of_a_report_of_its_own_counts() {
+    let mut timed = full();
+    timed.rows.clear();
+    timed.suite = "throughput".into();
+    timed.throughput = vec![
+        speed(ConditionKind::Cartridge, "cartridge", 64_000, 5.0),
+        speed(
+            ConditionKind::Document,
+            "document, prefix cached",
+            4096,
+            12.0,
+        ),
+        speed(
+            ConditionKind::Document,
+            "document in every prompt",
+            4096,
+            30.0,
+        ),
+        speed(
+            ConditionKind::Document,
+            "document in every prompt",
+            64_000,
+            300.0,
+        ),
+    ];
+    let mut report = full();
+    report.rows.truncate(3);
+    let found = page(&[report.clone(), timed.clone()], None);
+    checked(&found.html);
+    let html = plain(&found.html);
+    assert!(html.contains("<td class=\"n\">256</td><td class=\"n\">1276</td>"));
+    assert!(html.contains("B · cartridge, 1 at a time, document of 4096 tokens"));
+    assert!(!html.contains("Nothing was measured") && !html.contains("Compared: throughput"));
+    assert!(
+        found
+            .figures
+            .iter()
+            .any(|f| f.name == "report-b-throughput")
+    );
+    // That of another machine does not.
+    timed.machine.threads += 1;
+    let html = plain(&page(&[report, timed], None).html);
+    assert!(html.contains("not measured"));
 }
 
 #[test]
