@@ -9,10 +9,12 @@
 mod candidates;
 mod condition;
 mod error;
+mod figure;
 mod grade;
 mod matching;
 mod measure;
 mod measurement;
+mod page;
 mod prompt;
 mod questions;
 mod random;
@@ -26,6 +28,7 @@ mod unrelated;
 pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
 pub use error::EvalError;
+pub use figure::{Figure, Ground, PngError};
 pub use grade::Grade;
 pub use matching::{answer_occurs, normalised_words};
 pub use measure::{
@@ -33,6 +36,10 @@ pub use measure::{
 };
 pub use measurement::{
     Build, CandidateRecord, ConditionKind, Graded, Measurement, QuestionRecord, Score,
+};
+pub use page::{
+    BreakEven, Page, PageError, Written, break_even_with_caching, break_even_with_reading,
+    load_reports, page, write_page,
 };
 pub use prompt::{chat_ids, prompt_ids, thinking_off};
 pub use questions::{Question, QuestionError, QuestionList};

@@ -7,8 +7,8 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use cartridges::commands::{
-    adapter, bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, serve,
-    synthesize, train, transmute,
+    adapter, bench, chat, compact, convert, doctor, eval, inspect, logits, pull, push, report,
+    serve, synthesize, train, transmute,
 };
 use cartridges::{RuntimeArgs, quickstart};
 use clap::{Parser, Subcommand};
@@ -52,6 +52,7 @@ enum Command {
     Chat(Box<chat::ChatArgs>),
     Serve(Box<serve::ServeArgs>),
     Eval(Box<eval::EvalArgs>),
+    Report(Box<report::ReportArgs>),
     Bench(Box<bench::BenchArgs>),
     Convert(Box<convert::ConvertArgs>),
     Inspect(Box<inspect::InspectArgs>),
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
         Command::Eval(args) => eval::run(*args, runtime),
+        Command::Report(args) => report::run(*args, runtime),
         Command::Bench(args) => bench::run(*args, runtime),
         Command::Convert(args) => convert::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "push",
     "pull",
     "quickstart",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 16] = [
     "chat",
     "serve",
     "eval",
+    "report",
     "bench",
     "convert",
     "inspect",

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod logits;
 pub mod pull;
 pub mod push;
+pub mod report;
 pub mod serve;
 pub mod synthesize;
 pub mod train;

@@ -110,6 +110,18 @@ fn eval_measures_each_and_all_together_as_logits_does() {
     let saved = std::fs::read_to_string(out.join("report.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&saved).unwrap(), report);
 
+    let page = home.path().join("page");
+    let title = ["--out", text(&page), "--title", "Light & bay"];
+    let told = works(&[&["report", text(&out)][..], &title].concat());
+    assert!(told.trim_end().ends_with("report.html"), "{told}");
+    let html = std::fs::read_to_string(page.join("report.html")).unwrap();
+    assert!(html.contains("<h1>Light &amp; bay</h1>") && names.iter().all(|n| html.contains(n)));
+    assert!(page.join("figures/scores.svg").is_file() && page.join("figures/scores.png").is_file());
+    fails(
+        &[&["report", text(&corpus)][..], &title].concat(),
+        &["corpus.txt", "not a report"],
+    );
+
     let (_, tokenizer, _) = LanguageModel::identify(&model, "model").unwrap();
     let instruction = report["recipe"]["instruction"].as_str().unwrap();
     let question = ChatMessage::user(format!("Who keeps the light? {instruction}"));
