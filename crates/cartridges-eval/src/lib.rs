@@ -38,7 +38,7 @@ pub use measurement::{
     Build, CandidateRecord, ConditionKind, Graded, Measurement, QuestionRecord, Score,
 };
 pub use page::{
-    BreakEven, Page, PageError, Written, break_even_with_caching, break_even_with_reading,
+    BreakEven, Page, PageError, PageFiles, break_even_with_caching, break_even_with_reading,
     load_reports, page, write_page,
 };
 pub use prompt::{chat_ids, prompt_ids, thinking_off};

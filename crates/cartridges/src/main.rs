@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args, runtime),
         Command::Chat(args) => chat::run(*args, runtime),
         Command::Eval(args) => eval::run(*args, runtime),
-        Command::Report(args) => report::run(*args, runtime),
+        Command::Report(args) => report::run(*args),
         Command::Bench(args) => bench::run(*args, runtime),
         Command::Convert(args) => convert::run(*args, runtime),
         Command::Inspect(args) => inspect::run(*args, runtime),

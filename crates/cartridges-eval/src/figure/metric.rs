@@ -46,12 +46,10 @@ impl Metric {
     pub(crate) fn estimate(&self, row: &Measurement) -> Option<Estimate> {
         let questions = || row.questions.iter();
         let found = match self {
-            // Without any token of a gold answer the measurement says 0, which is not a likelihood.
-            Self::Nll if questions().all(|q| q.gold_tokens == 0) && row.nll.value == 0.0 => None,
-            Self::Nll => Some(row.nll),
+            Self::Nll => row.nll,
             // With one candidate there is nothing to choose.
             Self::Choice if questions().all(|q| q.candidates.len() < 2) => None,
-            Self::Choice => Some(row.choice_accuracy),
+            Self::Choice => row.choice_accuracy,
             Self::Generated => row.generated_accuracy,
             Self::Score { name, best } => row
                 .scores

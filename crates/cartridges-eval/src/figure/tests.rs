@@ -36,8 +36,8 @@ pub(crate) fn row(name: &str, kind: ConditionKind, nll: f64, rows: usize) -> Mea
     Measurement {
         condition: name.into(),
         kind,
-        nll: estimate(nll),
-        choice_accuracy: estimate(0.5),
+        nll: Some(estimate(nll)),
+        choice_accuracy: Some(estimate(0.5)),
         choice_chance: 0.25,
         generated_accuracy: Some(estimate(0.5)),
         tokens_before_answer: 12.0,
@@ -205,8 +205,8 @@ fn gaps_reach_from_no_document_to_the_document() {
 #[test]
 fn what_is_not_a_number_is_left_out() {
     let mut report = full();
-    report.rows[2].nll.value = f64::NAN;
-    report.rows[3].nll.high = f64::INFINITY;
+    report.rows[2].nll.as_mut().unwrap().value = f64::NAN;
+    report.rows[3].nll.as_mut().unwrap().high = f64::INFINITY;
     report.rows[4].unrelated = Some(f64::NAN);
     report.rows[5].scores[0].estimate.low = f64::NEG_INFINITY;
     let mut strange = speed(ConditionKind::Cartridge, "c", 1000, 1.0);

@@ -20,4 +20,4 @@ pub use costs::{BreakEven, break_even_with_caching, break_even_with_reading};
 pub use error::PageError;
 pub use load::load_reports;
 pub use render::{Page, page};
-pub use write::{Written, write_page};
+pub use write::{PageFiles, write_page};

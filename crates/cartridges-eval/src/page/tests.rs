@@ -64,7 +64,7 @@ fn one_report_is_all_there() {
     let html = plain(&page.html);
     for row in &report.rows {
         assert!(html.contains(&row.condition), "{}", row.condition);
-        assert!(html.contains(&format!("{:.2}", row.nll.value)));
+        assert!(html.contains(&format!("{:.2}", row.nll.unwrap().value)));
     }
     for index in 0..report.rows.len() {
         assert!(html.contains(&format!("answer &lt;{index}&gt;")));

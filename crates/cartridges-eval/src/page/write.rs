@@ -16,7 +16,7 @@ const SCALE: f64 = 2.0;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct PageFiles {
     /// The page.
     pub page: PathBuf,
     /// Reports in it.
@@ -34,7 +34,7 @@ pub fn write_page(
     paths: &[PathBuf],
     out: &Path,
     title: Option<&str>,
-) -> Result<Written, PageError> {
+) -> Result<PageFiles, PageError> {
     let mut reports: Vec<Report> = Vec::new();
     for path in paths {
         reports.extend(load_reports(path)?);
@@ -66,7 +66,7 @@ pub fn write_page(
     }
     let path = out.join("report.html");
     write_bytes(&path, page.html.as_bytes())?;
-    Ok(Written {
+    Ok(PageFiles {
         page: path,
         reports: reports.len(),
         figures: page.figures.len(),

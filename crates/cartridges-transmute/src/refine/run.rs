@@ -46,6 +46,9 @@ pub struct Refinement {
     pub after: f64,
 }
 
+/// What is told of each step: the step, and the adapter where it is better than all before.
+pub type Tell<'a> = dyn FnMut(&Step, Option<&HostAdapter>) -> Result<Flow, TransmuteError> + 'a;
+
 /// Refines the weight deltas of an adapter; biases stay. `tell` gets each step, and the adapter where it is
 /// better than all before; with [`Flow::Stop`] it ends the refinement at the best so far.
 ///
@@ -55,7 +58,7 @@ pub fn refine(
     material: &Material<'_>,
     adapter: &HostAdapter,
     options: &RefineOptions,
-    tell: &mut dyn FnMut(&Step, Option<&HostAdapter>) -> Result<Flow, TransmuteError>,
+    tell: &mut Tell<'_>,
 ) -> Result<Refinement, TransmuteError> {
     options.check()?;
     let decoder = material.decoder;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use cartridges_engine::Flow;
 use cartridges_model::adapter::{
     BatchAdapters, HostAdapter, HostPatch, Site, Target, ThoughtAdapter,
 };
 use cartridges_model::decoder::Decoder;
 
 use super::gradient::{Wanted, gradient};
-use super::{RefineOptions, refine};
+use super::{RefineOptions, Step, refine};
 use crate::divergence::mean_divergence;
 use crate::extract::Pairs;
 use crate::sweep::Material;

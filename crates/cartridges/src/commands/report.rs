@@ -7,7 +7,7 @@ use anyhow::Result;
 use cartridges_eval::write_page;
 use clap::Args;
 
-use crate::opening::{RuntimeArgs, writable_folder};
+use crate::opening::writable_folder;
 
 /// Show one report, or compare several, as one page that needs no other file.
 #[derive(Debug, Clone, Args)]
@@ -34,7 +34,7 @@ pub struct ReportArgs {
 ///
 /// # Errors
 /// If a file is no report, or the page cannot be written.
-pub fn run(args: ReportArgs, _runtime: &RuntimeArgs) -> Result<()> {
+pub fn run(args: ReportArgs) -> Result<()> {
     writable_folder(&args.out)?;
     let written = write_page(&args.reports, &args.out, args.title.as_deref())?;
     tracing::info!(
