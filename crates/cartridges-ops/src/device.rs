@@ -152,6 +152,10 @@ impl DeviceChoice {
     }
 
     fn device(self) -> Result<Device, DeviceError> {
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        if matches!(self, Self::Wgpu | Self::Cuda(_)) {
+            keep_kernels();
+        }
         match self {
             #[cfg(feature = "cpu")]
             Self::Cpu => Ok(Device::flex()),
@@ -171,6 +175,24 @@ impl DeviceChoice {
             })),
         }
     }
+}
+
+/// Keeps compiled kernels, and what was measured to choose among them, in the user's cache folder.
+/// Without that every process compiles and measures for a minute before its first answer. Settings of
+/// CubeCL's own (`cubecl.toml`, environment variables) still count.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn keep_kernels() {
+    use burn_cubecl::cubecl::config::cache::CacheConfig;
+    use burn_cubecl::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    // CubeCL would take the `target` folder of whatever Rust project the program is started in.
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Global;
+    }
+    // Does nothing from the second device on.
+    CubeClRuntimeConfig::try_set(config);
 }
 
 #[cfg(test)]
