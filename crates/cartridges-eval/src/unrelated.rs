@@ -12,7 +12,8 @@ const PIECE: usize = 256;
 
 /// Perplexity of a text, read in pieces of 256 tokens behind the condition's cartridges and adapters,
 /// without a chat template. Of each piece all tokens but the first are predicted. `None` for a condition
-/// with a document in a system message, or a text of less than two tokens.
+/// with a document in a system message, or a text of less than two tokens. `progress` gets tokens read and
+/// tokens in all.
 ///
 /// # Errors
 /// [`EvalError`], if the text cannot be encoded or a log-prob is not finite.
@@ -20,8 +21,9 @@ pub fn perplexity(
     engine: &mut Engine,
     condition: &Condition,
     text: &str,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Option<f64>, EvalError> {
-    if condition.system.is_some() {
+    if condition.system.is_some() || condition.retriever.is_some() {
         return Ok(None);
     }
     let model = Arc::clone(engine.model());
@@ -36,6 +38,7 @@ pub fn perplexity(
             continuation: continuation.to_vec(),
             top_logprobs: 0,
         };
+        progress(tokens, ids.len());
         for score in engine.score(&[request])? {
             sum += score.logprobs.iter().copied().map(f64::from).sum::<f64>();
             tokens += score.logprobs.len();

@@ -199,7 +199,7 @@ impl Canvas {
     /// The line of an interval with its two ends; upright or level.
     fn whisker(&mut self, from: [f64; 2], to: [f64; 2]) {
         const HALF: f64 = 3.5;
-        if !finite(&from) || !finite(&to) {
+        if !finite(&from) || !finite(&to) || from == to {
             return;
         }
         let end: [f64; 2] = match from[0] == to[0] {

@@ -10,6 +10,7 @@
 //! # Ok::<(), cartridges_model::hub::HubError>(())
 //! ```
 
+mod by_digest;
 mod card;
 mod client;
 mod error;
@@ -33,6 +34,7 @@ mod tests_hub;
 #[cfg(test)]
 mod tests_wheels;
 
+pub use by_digest::fetch_by_digest;
 pub use card::{
     ChatFamily, ChatRules, DEFAULT_MODEL, Elsewhere, ElsewhereKind, HubSource, ModelCard,
     ThinkingRule, cards, find_card,

@@ -20,6 +20,7 @@ use self::kept::Kept;
 use self::suite::SuiteArgs;
 use crate::opening::{ModelArgs, RuntimeArgs, read_corpus, writable_folder};
 use crate::pipeline::{ask, document_ids};
+use crate::progress::progress;
 use crate::provenance::{command, program, sha256, today};
 
 /// Ask the same questions without a text, with it, behind cartridges and adapters, and as one would
@@ -182,7 +183,11 @@ fn measured(
     let mut row = ask(engine, &asked.condition, &suite.questions, &suite.options)?;
     row.build = asked.build;
     if let Some(text) = unrelated {
-        row.unrelated = perplexity(engine, &asked.condition, text)?;
+        let bar = progress(1, "reading", "tokens");
+        row.unrelated = perplexity(engine, &asked.condition, text, &mut |done, all| {
+            bar.set_total(all as u64);
+            bar.set(done as u64, asked.condition.name.clone());
+        })?;
     }
     Ok(row)
 }

@@ -287,10 +287,12 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         "data": corpora.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         "student_context": args.student_context.to_string(),
         "pairing": pairing,
-        "start": start.how,
         "divergence": { "before": start.before, "start": start.after },
         "seconds": begin.elapsed().as_secs_f64(),
     });
+    for (name, value) in start.how {
+        report[name] = value;
+    }
     let save = |adapter: &HostAdapter, report: &Value| {
         save_adapter(
             &args.out,
@@ -350,8 +352,8 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
 /// An adapter before it is refined.
 struct Start {
     adapter: HostAdapter,
-    /// How it was made.
-    how: Value,
+    /// How it was made, by names in the report.
+    how: Vec<(&'static str, Value)>,
     /// Divergence on the validation conversations without it.
     before: f64,
     /// The same with it.
@@ -364,7 +366,7 @@ impl TransmuteArgs {
             (Some(path), _) => {
                 let adapter = load_adapter(path, model, false)?;
                 let (_, manifest) = cartridges_model::adapter::load_adapter(path)?;
-                (adapter, json!({ "from": manifest.made_by }))
+                (adapter, vec![("from", manifest.made_by)])
             }
             (None, Estimator::Ridge) => return self.solve(material),
             (None, Estimator::Zero) => {
@@ -373,12 +375,12 @@ impl TransmuteArgs {
                 let adapter = untrained(model.decoder.config(), &sweep, self.seed)?;
                 (
                     adapter,
-                    json!({ "zero": { "rank": sweep.rank, "targets": maps } }),
+                    vec![("zero", json!({ "rank": sweep.rank, "targets": maps }))],
                 )
             }
             (None, Estimator::Reference) => {
                 let adapter = reference_adapter(material, None)?;
-                (adapter, json!("the reference's estimator"))
+                (adapter, vec![("estimator", json!("reference"))])
             }
         };
         let (before, after) = validation_divergence(material, &adapter)?;
@@ -414,7 +416,7 @@ impl TransmuteArgs {
         };
         Ok(Start {
             adapter,
-            how: json!({ "sweep": options, "targets": swept.targets }),
+            how: vec![("sweep", json!(options)), ("targets", json!(swept.targets))],
             before: swept.before,
             after: swept.after,
         })

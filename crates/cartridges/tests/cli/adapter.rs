@@ -98,9 +98,8 @@ fn delta(adapter: &HostAdapter, layer: usize) -> Matrix {
 /// The system that a layer solved, and the factor of its background.
 fn system(made_by: &Value, statistics: &TargetStatistics) -> (Matrix, f64) {
     let part = |value: &Value| value.clone();
-    let options: RidgeOptions =
-        serde_json::from_value(part(&made_by["start"]["sweep"]["ridge"])).unwrap();
-    let all = made_by["start"]["targets"].as_array().unwrap().iter();
+    let options: RidgeOptions = serde_json::from_value(part(&made_by["sweep"]["ridge"])).unwrap();
+    let all = made_by["targets"].as_array().unwrap().iter();
     let mut mine = all.filter(|made| made["target"] == statistics.target.to_string());
     let report = part(&mine.next().unwrap()["ridge"]);
     let report: RidgeReport = serde_json::from_value(report).unwrap();
@@ -166,7 +165,7 @@ fn corpora_are_merged_and_taken_out_again() {
     let first = first
         .into_iter()
         .find(|part| part["data"] == one_made["data"]);
-    assert_eq!(first.unwrap()["start"], one_made["start"]);
+    assert_eq!(first.unwrap()["sweep"], one_made["sweep"]);
 
     // What the folder says of itself.
     let shown = works(&["inspect", &place.path("both")]);

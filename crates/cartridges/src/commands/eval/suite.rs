@@ -9,6 +9,7 @@ use cartridges_eval::{
     needles, qasper, quality, variables,
 };
 use cartridges_model::LanguageModel;
+use cartridges_model::hub::{ResolveOptions, fetch_by_digest};
 use cartridges_study::resource::{
     LongHealthConfig, NiahConfig, ResourceConfig, SharedCodec, VariableTrackingConfig,
 };
@@ -50,9 +51,12 @@ pub struct SuiteArgs {
     /// may repeat.
     #[arg(long, value_name = "FILE")]
     questions: Vec<PathBuf>,
-    /// The suite's file, as its authors publish it.
-    #[arg(long, value_name = "FILE")]
+    /// The suite's file, as its authors publish it; or its https address, which needs --sha256.
+    #[arg(long, value_name = "FILE|URL")]
     data: Option<PathBuf>,
+    /// What the file at the address must be; it is fetched once.
+    #[arg(long, value_name = "HEX", requires = "data")]
+    sha256: Option<String>,
     /// The patient, story or paper to ask about; may repeat (quality: one).
     #[arg(long, value_name = "ID")]
     only: Vec<String>,
@@ -108,7 +112,7 @@ impl SuiteArgs {
             }
             _ => {
                 let path = self.data()?;
-                std::fs::metadata(path).with_context(|| path.display().to_string())?;
+                std::fs::metadata(&path).with_context(|| path.display().to_string())?;
             }
         }
         Ok(())
@@ -132,20 +136,20 @@ impl SuiteArgs {
                 let path = self.data()?;
                 let resource = ResourceConfig::LongHealth(LongHealthConfig {
                     patient_ids: self.only.clone(),
-                    ..LongHealthConfig::new(path)
+                    ..LongHealthConfig::new(&path)
                 });
                 Suite {
                     text: Some(text_of(&resource, &codec)?),
-                    ..longhealth(path, &self.only, self.cot)?
+                    ..longhealth(&path, &self.only, self.cot)?
                 }
             }
             SuiteName::Quality => match self.only.as_slice() {
-                [] => quality(self.data()?, "1", self.cot)?,
-                [story] => quality(self.data()?, story, self.cot)?,
+                [] => quality(&self.data()?, "1", self.cot)?,
+                [story] => quality(&self.data()?, story, self.cot)?,
                 _ => bail!("quality asks about one story at a time: give --only once"),
             },
-            SuiteName::Qasper => qasper(self.data()?, &self.only)?,
-            SuiteName::Mtob => mtob(self.data()?, &self.translation()?)?,
+            SuiteName::Qasper => qasper(&self.data()?, &self.only)?,
+            SuiteName::Mtob => mtob(&self.data()?, &self.translation()?)?,
             SuiteName::Niah => needles(
                 NiahConfig {
                     path: Some(self.one_corpus()?.clone()),
@@ -166,7 +170,7 @@ impl SuiteArgs {
                 }
                 .generate(&codec)?,
             )?,
-            SuiteName::Mmlu => mmlu(self.data()?, self.limit.unwrap_or(usize::MAX), seed)?,
+            SuiteName::Mmlu => mmlu(&self.data()?, self.limit.unwrap_or(usize::MAX), seed)?,
         };
         if suite.text.is_none() && !self.corpus.is_empty() {
             let texts = self.corpus.iter().map(|path| {
@@ -210,7 +214,8 @@ impl SuiteArgs {
         Ok(list)
     }
 
-    fn data(&self) -> Result<&PathBuf> {
+    /// The suite's file on this machine.
+    fn data(&self) -> Result<PathBuf> {
         let Some(path) = &self.data else {
             let home = match self.suite {
                 SuiteName::Longhealth => "benchmark_v5.json of github.com/kbressem/LongHealth",
@@ -221,7 +226,21 @@ impl SuiteArgs {
             };
             bail!("this suite needs --data FILE: {home}");
         };
-        Ok(path)
+        let address = path.to_str().filter(|text| text.contains("://"));
+        match (address, &self.sha256) {
+            (None, _) => Ok(path.clone()),
+            (Some(address), Some(digest)) => {
+                eprintln!("data     {address}");
+                Ok(fetch_by_digest(
+                    address,
+                    digest,
+                    &ResolveOptions::from_env(),
+                )?)
+            }
+            (Some(_), None) => {
+                bail!("--data with an address needs --sha256, the digest of the file")
+            }
+        }
     }
 
     fn one_corpus(&self) -> Result<&PathBuf> {
