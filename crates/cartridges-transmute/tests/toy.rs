@@ -225,6 +225,7 @@ impl Toy {
         let refining = RefineOptions {
             steps,
             lr: 3e-3,
+            background: 1.0,
             ..RefineOptions::default()
         };
         match steps {

@@ -12,14 +12,14 @@ use crate::error::{TransmuteError, check_not_negative};
 pub struct RefineOptions {
     /// Steps, of one batch each. Default 100.
     pub steps: usize,
-    /// Adam's rate at the start; it falls to 0 on half a cosine. Default 3e-4.
+    /// Adam's rate at the start; it falls to 0 on half a cosine. Default 1e-3.
     pub lr: f64,
     /// The teacher's tokens that are looked at by themselves. Default 20.
     pub top_k: usize,
     /// The weight of the hidden states (Deep Context Distillation); above 0 the teacher's states of all
     /// layers are kept in memory. Default 0.
     pub hidden: f64,
-    /// The weight of the background. Default 1.
+    /// The weight of the background. Default 4.
     pub background: f64,
     /// Most tokens behind a prompt in the batch of a step. Default 512.
     pub batch_tokens: usize,
@@ -34,10 +34,10 @@ impl Default for RefineOptions {
     fn default() -> Self {
         Self {
             steps: 100,
-            lr: 3e-4,
+            lr: 1e-3,
             top_k: 20,
             hidden: 0.0,
-            background: 1.0,
+            background: 4.0,
             batch_tokens: 512,
             check_every: 25,
             seed: 0,

@@ -137,6 +137,7 @@ fn steps_bring_the_student_nearer_to_the_teacher() {
         lr: 5e-3,
         check_every: 10,
         hidden: 0.05,
+        background: 1.0,
         ..RefineOptions::default()
     };
     let (mut losses, mut bests) = (Vec::new(), Vec::new());

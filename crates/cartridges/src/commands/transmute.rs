@@ -39,7 +39,7 @@ use crate::provenance::program;
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Example:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook\n  cartridges \
-transmute --data runs/handbook/dataset.parquet --out adapters/handbook --rank 32 --refine 100\n  \
+transmute --data runs/handbook/dataset.parquet --out adapters/handbook\n  \
 cartridges chat --adapter adapters/handbook"
 )]
 pub struct TransmuteArgs {
@@ -67,9 +67,10 @@ pub struct TransmuteArgs {
     /// Learning rate of the distillation.
     #[arg(long, default_value_t = RefineOptions::default().lr)]
     lr: f64,
-    /// Layers with a delta, as FIRST-LAST; all by default.
-    #[arg(long, value_name = "FIRST-LAST", value_parser = layers)]
-    layers: Option<(usize, usize)>,
+    /// Layers with a delta: upper, the upper half, which holds a text with far less harm to all else; all;
+    /// or FIRST-LAST.
+    #[arg(long, value_name = "LAYERS", default_value = "upper", value_parser = layers)]
+    layers: LayerChoice,
     /// Maps with a delta: down (mlp.down_proj), output (self_attn.o_proj) or both.
     #[arg(long, default_value = "output", value_parser = from_word::<Sites>)]
     sites: Sites,
@@ -167,18 +168,37 @@ fn from_word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
         .map_err(|error: serde::de::value::Error| error.to_string())
 }
 
-fn layers(text: &str) -> Result<(usize, usize), String> {
+/// `--layers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerChoice {
+    /// The upper half.
+    Upper,
+    /// All.
+    All,
+    /// From one to another.
+    Range(usize, usize),
+}
+
+fn layers(text: &str) -> Result<LayerChoice, String> {
     let parts = text.split_once('-').unwrap_or((text, text));
-    match (parts.0.parse(), parts.1.parse()) {
-        (Ok(first), Ok(last)) => Ok((first, last)),
-        _ => Err(format!("'{text}' is not FIRST-LAST, such as 4-20")),
+    match (text, parts.0.parse(), parts.1.parse()) {
+        ("upper", ..) => Ok(LayerChoice::Upper),
+        ("all", ..) => Ok(LayerChoice::All),
+        (_, Ok(first), Ok(last)) => Ok(LayerChoice::Range(first, last)),
+        _ => Err(format!(
+            "'{text}' is not upper, all, or FIRST-LAST such as 12-23"
+        )),
     }
 }
 
 impl TransmuteArgs {
-    fn sweep(&self) -> SweepOptions {
+    fn sweep(&self, layers: usize) -> SweepOptions {
         SweepOptions {
-            layers: self.layers,
+            layers: match self.layers {
+                LayerChoice::Upper => Some((layers / 2, layers.saturating_sub(1))),
+                LayerChoice::All => None,
+                LayerChoice::Range(first, last) => Some((first, last)),
+            },
             sites: self.sites,
             rank: self.rank,
             weighting: self.weighting,
@@ -370,8 +390,9 @@ impl TransmuteArgs {
             }
             (None, Estimator::Ridge) => return self.solve(material),
             (None, Estimator::Zero) => {
-                let sweep = self.sweep();
-                let maps = sweep.targets(model.decoder.config().num_layers)?;
+                let layers = model.decoder.config().num_layers;
+                let sweep = self.sweep(layers);
+                let maps = sweep.targets(layers)?;
                 let adapter = untrained(model.decoder.config(), &sweep, self.seed)?;
                 (
                     adapter,
@@ -394,8 +415,9 @@ impl TransmuteArgs {
 
     /// The closed form, with progress.
     fn solve(&self, material: &Material<'_>) -> Result<Start> {
-        let options = self.sweep();
-        let maps = options.targets(material.decoder.config().num_layers)?;
+        let layers = material.decoder.config().num_layers;
+        let options = self.sweep(layers);
+        let maps = options.targets(layers)?;
         let bar = progress(maps.len() as u64, "solving", "maps");
         let mut keep = |statistics: &TargetStatistics| match self.keep_statistics {
             true => StatisticsFolder::of(&self.out).save(statistics),

@@ -32,7 +32,7 @@ pub(super) fn studied() -> Place {
 
 fn transmute(place: &Place, data: &str, out: &str, more: &str) {
     let said = place.works(&format!(
-        "transmute --data {data} --out path:{out} --background path:background.txt --rank 16 \
+        "transmute --data {data} --out path:{out} --background path:background.txt --layers all --rank 16 \
          --validate-every 4 --refine 2 {more}"
     ));
     assert!(said.contains("divergence"), "{said}");
@@ -384,8 +384,8 @@ fn other_starts_are_refined_as_the_closed_form_is() {
     let place = studied();
     let run = |more: &str, out: &str| {
         place.works(&format!(
-            "transmute --data {} --out path:{out} --background path:background.txt --validate-every 4 \
-             {more}",
+            "transmute --data {} --out path:{out} --background path:background.txt --layers all \
+             --validate-every 4 {more}",
             data("a")
         ));
         let (host, made_by) = adapter(&place, out);
