@@ -18,7 +18,8 @@ pub enum Grade {
     /// An accepted answer occurs in it ([`answer_occurs`]).
     #[default]
     Occurs,
-    /// What stands in `<answer>` is nearest to the right option (LongHealth).
+    /// What stands in `<answer>` is nearest to the right option (LongHealth); without `<answer>`, the answer
+    /// names the right option and no other.
     Option,
     /// What stands in `<answer>` names the right option's letter (MMLU).
     Letter,
@@ -69,11 +70,17 @@ impl Grade {
                 answer_occurs(completion, &question.answers),
                 !words.is_empty(),
             ),
-            Self::Option | Self::Letter => {
-                let choice = match self {
-                    Self::Letter => lettered_option(completion, question.options.len()),
-                    _ => nearest_option(completion, &question.options),
-                };
+            Self::Option => {
+                let mut choice = nearest_option(completion, &question.options);
+                if !choice.answered {
+                    choice.picked = only_named(words, &question.options);
+                    choice.answered = choice.picked.is_some();
+                }
+                let right = choice.has_text(&question.options, question.gold());
+                Mark::right(right, choice.answered)
+            }
+            Self::Letter => {
+                let choice = lettered_option(completion, question.options.len());
                 let right = choice.has_text(&question.options, question.gold());
                 Mark::right(right, choice.answered)
             }
@@ -167,6 +174,19 @@ impl Grade {
         };
         found.into_iter().flatten().collect()
     }
+}
+
+/// The option that an answer names, if all others that it names are parts of it.
+fn only_named(answer: &str, options: &[String]) -> Option<usize> {
+    let named = |option: &&String| answer_occurs(answer, &[option.as_str()]);
+    let found: Vec<&String> = options.iter().filter(named).collect();
+    let whole = |one: &&&String| {
+        found
+            .iter()
+            .all(|other| answer_occurs(one, &[other.as_str()]))
+    };
+    let one = found.iter().find(whole)?;
+    options.iter().position(|option| option == *one)
 }
 
 fn references(question: &Question) -> Vec<&str> {

@@ -16,8 +16,8 @@ const NAME: &str = "longhealth";
 
 /// The questions of some patients, or of all, from `benchmark_v5.json`.
 ///
-/// Unlike the reference: an answer without `<answer>` is wrong and counted as unanswered, where the
-/// reference takes the first option; and the right answer is looked up among the options, so that a file
+/// Unlike the reference: an answer without `<answer>` that does not name one option is wrong and counted as
+/// unanswered, where the reference takes the first option; and the right answer is looked up among the options, so that a file
 /// that does not have it there is refused.
 ///
 /// # Errors

@@ -67,7 +67,9 @@ fn longhealth_asks_as_the_reference_and_counts_missing_answers_apart() {
         score(&suite, 0, "<answer>Oseltamivir</answer>"),
         (0.0, true)
     );
-    assert_eq!(score(&suite, 0, "Aspirin"), (0.0, false));
+    assert_eq!(score(&suite, 0, "The answer is: Aspirin."), (1.0, true));
+    assert_eq!(score(&suite, 0, "Aspirin or Oseltamivir"), (0.0, false));
+    assert_eq!(score(&suite, 0, "Ibuprofen"), (0.0, false));
     let all = longhealth(&path, &[], true).unwrap();
     assert_eq!(all.questions.questions.len(), 2);
     assert!(all.questions.questions[0].question.contains("<thinking>"));
