@@ -69,7 +69,7 @@ pub struct TransmuteArgs {
     lr: f64,
     /// Layers with a delta: upper, the upper half, which holds a text with far less harm to all else; all;
     /// or FIRST-LAST.
-    #[arg(long, value_name = "LAYERS", default_value = "upper", value_parser = layers)]
+    #[arg(long, value_name = "LAYERS", default_value = "upper", value_parser = layers, overrides_with = "layers")]
     layers: LayerChoice,
     /// Maps with a delta: down (mlp.down_proj), output (self_attn.o_proj) or both.
     #[arg(long, default_value = "output", value_parser = from_word::<Sites>)]
