@@ -241,9 +241,9 @@ impl ServeBench {
                 };
                 let kind = ConditionKind::Document;
                 let stands = (length, length);
-                let cached = "document, prefix cached";
+                let cached = "document, cached";
                 add(&mut fresh(), kind, cached, stands, whole(false))?;
-                let anew = "document in every prompt";
+                let anew = "document, anew";
                 add(&mut fresh(), kind, anew, stands, whole(true))?;
             }
         }
