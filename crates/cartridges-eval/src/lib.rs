@@ -24,6 +24,7 @@ mod score;
 mod statistics;
 mod suite;
 mod unrelated;
+mod written;
 
 pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
@@ -31,9 +32,7 @@ pub use error::EvalError;
 pub use figure::{Figure, Ground, PngError};
 pub use grade::Grade;
 pub use matching::{answer_occurs, normalised_words};
-pub use measure::{
-    GeneratedAnswer, MeasureOptions, Written, generate_answers, measure, measure_written, messages,
-};
+pub use measure::{MeasureOptions, generate_answers, measure, messages};
 pub use measurement::{
     Build, CandidateRecord, ConditionKind, Graded, Measurement, QuestionRecord, Score,
 };
@@ -57,3 +56,4 @@ pub use suite::{
     quality, variables,
 };
 pub use unrelated::perplexity;
+pub use written::{GeneratedAnswer, Written, measure_written};

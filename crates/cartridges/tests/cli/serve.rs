@@ -527,6 +527,56 @@ fn it_finishes_what_runs_when_asked_to_end_and_answers_the_same_after_a_kill() {
 }
 
 #[test]
+fn a_server_is_asked_what_this_process_is_asked() {
+    let home = place();
+    let model = home.path().join("model");
+    std::fs::create_dir_all(home.path().join("shelf")).unwrap();
+    lamp(&model, &home.path().join("shelf/lamp"));
+    let server = start(home, &[]);
+    let home = server.home.path();
+    let list = json!({ "questions": [
+        { "id": "a", "question": "Who lit the lamp?", "answers": ["nobody"] },
+        { "id": "b", "question": "When?", "answers": ["at noon"] },
+    ]});
+    let questions = home.join("questions.json");
+    std::fs::write(&questions, list.to_string()).unwrap();
+    let servers = home.join("servers.toml");
+    let toml = format!(
+        "type = \"tokasaurus\"\nurls = [\"http://{}\"]\ncartridges = [{{ id = \"lamp\", source = \
+         \"local\" }}]\n",
+        server.address
+    );
+    std::fs::write(&servers, toml).unwrap();
+    let cartridge = home.join("shelf/lamp");
+    let json = works(&[
+        "eval",
+        "--model",
+        text(&model),
+        "--questions",
+        text(&questions),
+        "--skip-no-document",
+        "--cartridge",
+        text(&cartridge),
+        "--client",
+        text(&servers),
+        "--max-new-tokens",
+        "6",
+        "--json",
+    ]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let rows = &report["rows"];
+    assert_eq!(rows[1]["condition"], "lamp at the server");
+    assert_eq!(rows[1]["kind"], "cartridge");
+    for question in 0..2 {
+        let answer = |row: usize| &rows[row]["questions"][question]["generated"];
+        assert!(answer(0).as_str().is_some_and(|words| !words.is_empty()));
+        assert_eq!(answer(0), answer(1));
+    }
+    assert_eq!(rows[0]["scores"], rows[1]["scores"]);
+    assert!(rows[0]["nll"].is_object() && rows[1]["nll"].is_null());
+}
+
+#[test]
 fn bench_serve_measures_all_ways() {
     let home = place();
     let model = home.path().join("model");
