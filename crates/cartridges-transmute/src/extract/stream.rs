@@ -160,7 +160,7 @@ impl<'a> Stream<'a> {
             self.step(adapters);
         }
         let rows = (0..self.batches.len()).map(|batch| self.looked_at(batch));
-        rows.map(|rows| self.decoder.final_norm(rows, BatchAdapters::NONE))
+        rows.map(|rows| self.decoder.final_norm(rows, adapters))
             .collect()
     }
 }

@@ -403,7 +403,8 @@ fn other_starts_are_refined_as_the_closed_form_is() {
     assert!((divergence("start") - once).abs() < 1e-6 * once);
     assert!(divergence("refined") < once);
     // A whole map behind the final norm, which is not refined.
-    let (host, _) = run("--estimator reference --refine 4", "reference");
+    let (host, divergence) = run("--estimator reference --refine 4", "reference");
+    assert_ne!(divergence("before"), divergence("start"));
     let targets: Vec<Target> = host.patches().iter().map(|patch| patch.target).collect();
     assert_eq!(targets, [Target::FinalNorm]);
     place.fails(
