@@ -6,10 +6,10 @@ use crate::matching::answer_occurs;
 use crate::measurement::Score;
 use crate::questions::Question;
 use crate::score::{
-    Bleu, Chrf, CorpusMetric, lettered_option, nearest_option, needle_found, reply,
-    squad_exact_match, squad_f1, tagged_answer, tracked_variables,
+    Bleu, Chrf, CorpusMetric, SquadExactMatch, SquadF1, lettered_option, nearest_option,
+    needle_found, reply, squad_f1, sum_statistics, tagged_answer, tracked_variables,
 };
-use crate::statistics::{resampled, resampled_rows};
+use crate::statistics::{ratio, resampled};
 
 /// How answers are graded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,51 +115,39 @@ impl Grade {
                 [sum, answers.len() as f64]
             };
             let rows: Vec<[f64; 2]> = all().map(row).collect();
-            let estimate = resampled(&rows, seed, |[sum, n]| (*n > 0.0).then(|| sum / n));
-            estimate.map(|estimate| Score {
+            ratio(&rows, seed).map(|estimate| Score {
                 name: name.to_owned(),
                 best: 1.0,
                 estimate,
             })
         };
-        let corpus = |metric: &dyn CorpusMetric| {
+        // Metrics count to 100; those that are shares of questions are reported as shares.
+        let corpus = |metric: &dyn CorpusMetric, best: f64| {
             let row = |(question, answers): (&Question, &Vec<String>)| {
-                let mut sums: Vec<f64> = Vec::new();
-                for answer in answers {
-                    let found = metric.statistics(answer_text(answer), &references(question));
-                    match sums.is_empty() {
-                        true => sums = found,
-                        false => sums.iter_mut().zip(found).for_each(|(sum, x)| *sum += x),
-                    }
-                }
-                sums
+                let samples = answers
+                    .iter()
+                    .map(|answer| metric.statistics(answer_text(answer), &references(question)));
+                let samples: Vec<Vec<f64>> = samples.collect();
+                sum_statistics(samples.iter().map(Vec::as_slice))
             };
             let rows: Vec<Vec<f64>> = all().map(row).collect();
-            let estimate = resampled_rows(&rows, seed, |sums| Some(metric.value(sums)));
-            estimate.map(|estimate| Score {
+            let value = |sums: &[f64]| Some(metric.value(sums) * best / 100.0);
+            resampled(&rows, seed, value).map(|estimate| Score {
                 name: metric.name().to_owned(),
-                best: 100.0,
+                best,
                 estimate,
             })
         };
-        let exact = |question: &Question, answer: &str| {
-            f64::from(u8::from(squad_exact_match(
-                answer_text(answer),
-                &question.answers,
-            )))
-        };
-        let f1 =
-            |question: &Question, answer: &str| squad_f1(answer_text(answer), &question.answers);
         let accuracy = |question: &Question, answer: &str| self.mark(question, answer).score;
         let found = match self {
             Self::Occurs | Self::Words => {
-                vec![mean("exact match", &exact), mean("F1", &f1)]
+                vec![corpus(&SquadExactMatch, 1.0), corpus(&SquadF1, 1.0)]
             }
             Self::Option | Self::Letter | Self::Needle => vec![mean("accuracy", &accuracy)],
             Self::Translation => vec![
-                corpus(&Chrf::chars()),
-                corpus(&Chrf::plus_plus()),
-                corpus(&Bleu),
+                corpus(&Chrf::chars(), 100.0),
+                corpus(&Chrf::plus_plus(), 100.0),
+                corpus(&Bleu, 100.0),
             ],
             Self::Variables => {
                 let of = |question: &Question, answer: &str| {

@@ -29,7 +29,7 @@ mod written;
 pub use candidates::{CHOICES, Candidates, candidates};
 pub use condition::Condition;
 pub use error::EvalError;
-pub use figure::{Figure, Ground, PngError};
+pub use figure::{Figure, Ground, PngError, escaped};
 pub use grade::Grade;
 pub use matching::{answer_occurs, normalised_words};
 pub use measure::{MeasureOptions, generate_answers, measure, messages};

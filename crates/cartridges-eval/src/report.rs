@@ -129,6 +129,9 @@ pub struct Throughput {
     pub first_token_seconds: [f64; 2],
     /// Seconds between tokens, 50th and 95th percentile.
     pub between_tokens_seconds: [f64; 2],
+    /// Whether the document's rows are kept between requests.
+    #[serde(default)]
+    pub cached: bool,
     /// Requests that lost their rows to others and began again.
     #[serde(default)]
     pub preemptions: u64,
@@ -143,7 +146,8 @@ pub fn gap_closed(none: f64, document: f64, row: f64) -> Option<f64> {
 }
 
 impl Report {
-    fn first(&self, kind: ConditionKind) -> Option<&Measurement> {
+    /// The first row of a kind.
+    pub(crate) fn first(&self, kind: ConditionKind) -> Option<&Measurement> {
         self.rows.iter().find(|row| row.kind == kind)
     }
 

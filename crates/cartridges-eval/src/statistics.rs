@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::random::SplitMix64;
+use crate::score::sum_statistics;
 
 /// Resamples of the bootstrap.
 pub(crate) const RESAMPLES: usize = 1000;
@@ -18,36 +19,20 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// A value of the sums of some numbers over questions, with the percentile bootstrap (Efron 1979):
-/// questions are drawn with replacement [`RESAMPLES`] times. `None` where the value of all is none.
-pub(crate) fn resampled<const N: usize>(
-    rows: &[[f64; N]],
-    seed: u64,
-    value: impl Fn(&[f64; N]) -> Option<f64>,
-) -> Option<Estimate> {
-    resampled_rows(rows, seed, |sums| value(sums.try_into().ok()?))
-}
-
-/// [`resampled`] for rows whose length is known later; all have that of the first.
-pub(crate) fn resampled_rows<R: AsRef<[f64]>>(
+/// A value of the sums of some numbers over questions, as many for each, with the percentile bootstrap (Efron
+/// 1979): questions are drawn with replacement [`RESAMPLES`] times. `None` where the value of all is none.
+pub(crate) fn resampled<R: AsRef<[f64]>>(
     rows: &[R],
     seed: u64,
     value: impl Fn(&[f64]) -> Option<f64>,
 ) -> Option<Estimate> {
-    let width = rows.first()?.as_ref().len();
-    let sums = |indices: &mut dyn Iterator<Item = usize>| {
-        let mut sums = vec![0.0; width];
-        for index in indices {
-            for (sum, number) in sums.iter_mut().zip(rows[index].as_ref()) {
-                *sum += number;
-            }
-        }
-        sums
-    };
-    let found = value(&sums(&mut (0..rows.len())))?;
+    let found = value(&sum_statistics(rows.iter().map(AsRef::as_ref)))?;
     let mut rng = SplitMix64::new(seed);
     let mut resampled: Vec<f64> = (0..RESAMPLES)
-        .filter_map(|_| value(&sums(&mut (0..rows.len()).map(|_| rng.below(rows.len())))))
+        .filter_map(|_| {
+            let drawn = (0..rows.len()).map(|_| rows[rng.below(rows.len())].as_ref());
+            value(&sum_statistics(drawn))
+        })
         .collect();
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| {
@@ -66,8 +51,9 @@ pub(crate) fn resampled_rows<R: AsRef<[f64]>>(
 
 /// Sum of the first numbers over sum of the second, with its interval. `None` without any weight.
 pub(crate) fn ratio(pairs: &[[f64; 2]], seed: u64) -> Option<Estimate> {
-    resampled(pairs, seed, |[sum, weight]| {
-        (*weight > 0.0).then(|| sum / weight)
+    resampled(pairs, seed, |sums| match sums {
+        [sum, weight] if *weight > 0.0 => Some(sum / weight),
+        _ => None,
     })
 }
 

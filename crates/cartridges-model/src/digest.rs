@@ -1,7 +1,7 @@
 //! Digests, of files and as text.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use sha2::Digest;
@@ -14,15 +14,27 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The digest of a file's bytes.
 pub(crate) fn of_file<D: Digest>(path: &Path) -> io::Result<Output<D>> {
-    let mut file = File::open(path)?;
-    let mut hash = D::new();
+    let (digest, _) = pass_on::<D>(&mut File::open(path)?, &mut io::sink())??;
+    Ok(digest)
+}
+
+/// Passes on all that comes; its digest and its length. The outer error is the sink's, the inner the source's.
+pub(crate) fn pass_on<D: Digest>(
+    source: &mut impl Read,
+    sink: &mut dyn Write,
+) -> io::Result<io::Result<(Output<D>, u64)>> {
+    let (mut hash, mut length) = (D::new(), 0);
     let mut piece = vec![0; 1 << 20];
     loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(hash.finalize()),
-            Ok(n) => hash.update(&piece[..n]),
+        match source.read(&mut piece) {
+            Ok(0) => return Ok(Ok((hash.finalize(), length))),
+            Ok(n) => {
+                hash.update(&piece[..n]);
+                length += n as u64;
+                sink.write_all(&piece[..n])?;
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Ok(Err(error)),
         }
     }
 }

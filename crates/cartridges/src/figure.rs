@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use cartridges_eval::escaped;
+
 const WIDTH: f64 = 720.0;
 const LABEL: f64 = 240.0;
 const ROW: f64 = 34.0;
@@ -41,12 +43,6 @@ pub fn bars(title: &str, unit: &str, rows: &[(&str, f64)]) -> String {
     }
     out.push_str("</svg>\n");
     out
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

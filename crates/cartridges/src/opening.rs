@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use cartridges_model::LanguageModel;
-use cartridges_model::adapter::{self, HostAdapter};
+use cartridges_model::adapter::{self, AdapterManifest, HostAdapter};
 use cartridges_model::cartridge::{CartridgeManifest, HostCartridge, ModelIdentity, load};
 use cartridges_model::decoder::Precision;
 use cartridges_model::hub::{ModelFiles, ModelRef, ResolveOptions, resolve};
@@ -206,7 +206,7 @@ pub fn load_adapter(
     path: &Path,
     model: &LanguageModel,
     allow_other_weights: bool,
-) -> Result<HostAdapter> {
+) -> Result<(HostAdapter, AdapterManifest)> {
     if !path.exists() {
         bail!("adapter {} does not exist", path.display());
     }
@@ -214,7 +214,7 @@ pub fn load_adapter(
     manifest
         .check(&model.identity, allow_other_weights)
         .with_context(|| format!("adapter {}", path.display()))?;
-    Ok(host)
+    Ok((host, manifest))
 }
 
 /// Makes a folder for results and checks that files can be written in it, before hours of work.

@@ -6,7 +6,6 @@ use crate::report::Report;
 use super::Entry;
 use super::canvas::{Align, Canvas, SIZE};
 use super::ink::{class, report_class};
-use super::metric::anchor;
 use super::picture::Figure;
 use super::scale::{Scale, Unit, signed_per_cent};
 use super::text::{number, shortened, width};
@@ -25,7 +24,7 @@ const LONGEST: f64 = 25.0;
 
 /// The change of the perplexity against no document, in percent.
 pub(crate) fn unrelated_change(report: &Report, row: &Measurement) -> Option<f64> {
-    let base = anchor(report, ConditionKind::None)?.unrelated?;
+    let base = report.first(ConditionKind::None)?.unrelated?;
     let change = (row.unrelated? / base - 1.0) * 100.0;
     (base > 0.0 && change.is_finite()).then_some(change)
 }
@@ -114,7 +113,10 @@ pub(crate) fn locality(name: &str, entries: &[Entry<'_>]) -> Option<Figure> {
     let middle = (begin + WIDTH - NUMBER) / 2.0;
     canvas.text("cf-text", [middle, bottom + 40.0], Align::Middle, axis);
     let base = match entries {
-        [only] => anchor(only.report, ConditionKind::None).and_then(|row| row.unrelated),
+        [only] => only
+            .report
+            .first(ConditionKind::None)
+            .and_then(|row| row.unrelated),
         _ => None,
     };
     let mut caption = format!("Dashed: +{MARK} %.");

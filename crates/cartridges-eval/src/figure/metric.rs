@@ -115,11 +115,8 @@ impl Metric {
     /// the row's own interval gives; the anchors are taken as they are.
     pub(crate) fn gap_closed(&self, report: &Report, row: &Measurement) -> Option<Estimate> {
         let sign = if self.lower_is_better() { 1.0 } else { -1.0 };
-        let none = sign * self.estimate(anchor(report, ConditionKind::None)?)?.value;
-        let document = sign
-            * self
-                .estimate(anchor(report, ConditionKind::Document)?)?
-                .value;
+        let none = sign * self.estimate(report.first(ConditionKind::None)?)?.value;
+        let document = sign * self.estimate(report.first(ConditionKind::Document)?)?.value;
         let own = self.estimate(row)?;
         let [value, one, other] =
             [own.value, own.low, own.high].map(|v| gap_closed(none, document, sign * v));
@@ -134,9 +131,4 @@ impl Metric {
             .all(|v| v.is_finite())
             .then_some(found)
     }
-}
-
-/// The first row of a kind.
-pub(crate) fn anchor(report: &Report, kind: ConditionKind) -> Option<&Measurement> {
-    report.rows.iter().find(|row| row.kind == kind)
 }

@@ -19,13 +19,14 @@ mod throughput;
 pub(crate) use dots::scores;
 pub(crate) use ink::{PAGE_STYLE, class};
 pub(crate) use locality::{locality, unrelated_change};
-pub(crate) use metric::{Metric, anchor};
+pub(crate) use metric::Metric;
 pub use picture::{Figure, Ground};
 pub use png::PngError;
 pub(crate) use quality::{Against, Quality, quality};
 pub(crate) use scale::signed_per_cent;
-pub(crate) use text::{count, duration, escaped, number, per_cent};
-pub(crate) use throughput::{is_cached, throughput};
+pub use text::escaped;
+pub(crate) use text::{count, duration, number, per_cent};
+pub(crate) use throughput::throughput;
 
 use crate::report::Report;
 

@@ -4,7 +4,7 @@ use crate::measurement::{ConditionKind, Measurement};
 use crate::statistics::Estimate;
 
 use super::ink::{class, report_class, shape};
-use super::metric::{Metric, anchor};
+use super::metric::Metric;
 use super::picture::Figure;
 use super::scale::Unit;
 use super::scatter::{Axis, Level, Point, Scatter};
@@ -214,7 +214,7 @@ fn levels(entries: &[Entry<'_>], quality: &Quality) -> Vec<Level> {
     ] {
         let mut found: Vec<(Vec<&str>, &str, Estimate)> = Vec::new();
         for entry in entries {
-            let Some(row) = anchor(entry.report, kind) else {
+            let Some(row) = entry.report.first(kind) else {
                 continue;
             };
             let Some(y) = metric.estimate(row) else {

@@ -113,6 +113,7 @@ pub(crate) fn speed(kind: ConditionKind, name: &str, tokens: usize, seconds: f64
         tokens_per_second: 300.0 / seconds,
         first_token_seconds: [0.1, 0.2],
         between_tokens_seconds: [0.01, 0.02],
+        cached: name.contains("cache"),
         preemptions: 0,
     }
 }

@@ -12,7 +12,7 @@ const WIDTHS: [u16; 95] = [
 
 /// Text for XML and HTML, in content and in quoted attributes. Characters that XML does not allow
 /// become the replacement character.
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

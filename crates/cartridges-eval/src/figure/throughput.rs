@@ -21,11 +21,6 @@ const FOOT: f64 = 46.0;
 const LEFT: f64 = 62.0;
 const NAME: f64 = 150.0;
 
-/// Whether the rows of a document are kept between requests, which its condition's name tells.
-pub(crate) fn is_cached(row: &Throughput) -> bool {
-    row.kind == ConditionKind::Document && row.condition.to_lowercase().contains("cache")
-}
-
 /// One line of a panel.
 struct Series<'a> {
     label: String,
@@ -119,10 +114,10 @@ fn series<'a>(entries: &[Entry<'a>], batch: usize) -> Vec<Series<'a>> {
             .iter()
             .filter(|row| row.batch == batch);
         for row in here {
-            let cached = is_cached(row);
-            match kinds.iter_mut().find(|k| (k.0, k.1) == (row.kind, cached)) {
+            let line = (row.kind, row.cached);
+            match kinds.iter_mut().find(|k| (k.0, k.1) == line) {
                 Some(kind) => kind.2.push(row),
-                None => kinds.push((row.kind, cached, vec![row])),
+                None => kinds.push((row.kind, row.cached, vec![row])),
             }
         }
         for (kind, dashed, rows) in kinds {

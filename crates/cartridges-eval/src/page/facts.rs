@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::figure::{Entry, Metric, anchor, count, duration, escaped, per_cent};
+use crate::figure::{Entry, Metric, count, duration, escaped, per_cent};
 use crate::measurement::ConditionKind;
 use crate::report::Report;
 
@@ -103,7 +103,9 @@ pub(super) fn in_short(entry: &Entry<'_>) -> String {
         if parts.is_empty() {
             continue;
         }
-        let document = anchor(report, ConditionKind::Document).map_or(0, |row| row.document_rows);
+        let document = report
+            .first(ConditionKind::Document)
+            .map_or(0, |row| row.document_rows);
         let size = match (row.document_rows, document) {
             (0, _) => String::new(),
             (rows, 0) => format!(", with {} rows", count(rows as u64)),

@@ -1,6 +1,6 @@
 //! How long a query takes, with a cartridge or an adapter and with the document instead.
 
-use crate::figure::{Entry, anchor, count, is_cached};
+use crate::figure::{Entry, count};
 use crate::measurement::{ConditionKind, Measurement};
 use crate::report::{Report, Throughput};
 
@@ -100,7 +100,7 @@ fn from_throughput(
     let at = |cached: bool| {
         all.iter().copied().find(|t| {
             t.kind == ConditionKind::Document
-                && is_cached(t) == cached
+                && t.cached == cached
                 && (t.document_tokens, t.batch) == (length, batch)
         })
     };
@@ -148,7 +148,7 @@ fn from_evaluation(report: &Report, row: &Measurement, sources: &mut Sources) ->
     let found = Query {
         own: query(row)?,
         reading: None,
-        cached: anchor(report, ConditionKind::Document).and_then(query),
+        cached: report.first(ConditionKind::Document).and_then(query),
         first: 0.0,
     };
     sources.evaluation = true;

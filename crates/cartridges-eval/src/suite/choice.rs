@@ -1,5 +1,8 @@
 //! How multiple choice is asked.
 
+use crate::grade::Grade;
+use crate::measure::MeasureOptions;
+
 /// Blocks of question and options, and what form the answer has. With `cot` the model thinks first, as
 /// the reference asks models that do not do it by themselves.
 pub(super) fn ask(about: &str, question: &str, options: &[String], cot: bool) -> String {
@@ -20,10 +23,13 @@ pub(super) fn ask(about: &str, question: &str, options: &[String], cot: bool) ->
     )
 }
 
-/// With what an answer begins in that form.
-pub(super) const LEAD: &str = "<answer>\n";
-
-/// Most tokens of an answer: of the answer alone, and with thoughts before it.
-pub(super) fn longest(cot: bool) -> usize {
-    if cot { 512 } else { 96 }
+/// How answers in that form are measured: of the answer alone, or with thoughts before it.
+pub(super) fn options(cot: bool) -> MeasureOptions {
+    MeasureOptions {
+        instruction: String::new(),
+        lead: "<answer>\n".to_owned(),
+        grade: Grade::Option,
+        max_new_tokens: if cot { 512 } else { 96 },
+        ..MeasureOptions::default()
+    }
 }

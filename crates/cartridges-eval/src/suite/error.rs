@@ -2,28 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use cartridges_study::resource::ResourceError;
+
 use crate::questions::QuestionError;
 
 /// Data of a suite that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// The file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is larger than any real one.
-    #[error("{} is larger than {limit} bytes", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The most bytes read.
-        limit: u64,
-    },
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
     /// The file is not what the suite expects.
     #[error("{} is no {suite} data: {problem}", path.display())]
     Format {

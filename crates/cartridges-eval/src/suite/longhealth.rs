@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
+use cartridges_study::resource::file_name;
 use serde_json::Value;
 
 use super::Suite;
 use super::choice;
 use super::error::SuiteError;
 use super::read;
-use crate::grade::Grade;
-use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "longhealth";
 
@@ -72,27 +71,11 @@ pub fn longhealth(path: &Path, patients: &[String], cot: bool) -> Result<Suite, 
     if questions.is_empty() {
         return Err(wrong("it has no questions".to_owned()));
     }
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} {}", read_name(path)),
-            licence: String::new(),
-            corpus: String::new(),
-            questions,
-        },
-        text: None,
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: choice::LEAD.to_owned(),
-            grade: Grade::Option,
-            max_new_tokens: choice::longest(cot),
-            ..MeasureOptions::default()
-        },
-    })
-}
-
-/// The last part of a path.
-pub(super) fn read_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
+    Ok(Suite::new(
+        NAME,
+        file_name(path),
+        questions,
+        None,
+        choice::options(cot),
+    ))
 }

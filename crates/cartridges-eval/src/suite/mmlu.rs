@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use cartridges_study::resource::file_name;
 use serde_json::Value;
 
 use super::Suite;
 use super::error::SuiteError;
-use super::longhealth::read_name;
 use super::read;
 use crate::grade::Grade;
 use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 use crate::random::SplitMix64;
 
 const NAME: &str = "mmlu";
@@ -80,22 +80,19 @@ pub fn mmlu(path: &Path, most: usize, seed: u64) -> Result<Suite, SuiteError> {
     if questions.is_empty() {
         return Err(wrong("it has no questions".to_owned()));
     }
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} {} of {}", questions.len(), read_name(path)),
-            licence: String::new(),
-            corpus: String::new(),
-            questions,
-        },
-        text: None,
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: "<answer>\n".to_owned(),
-            grade: Grade::Letter,
-            max_new_tokens: 384,
-            seed,
-            ..MeasureOptions::default()
-        },
-    })
+    let options = MeasureOptions {
+        instruction: String::new(),
+        lead: "<answer>\n".to_owned(),
+        grade: Grade::Letter,
+        max_new_tokens: 384,
+        seed,
+        ..MeasureOptions::default()
+    };
+    Ok(Suite::new(
+        NAME,
+        format!("{} of {}", questions.len(), file_name(path)),
+        questions,
+        None,
+        options,
+    ))
 }

@@ -28,7 +28,7 @@ pub use quality::quality;
 pub use variables::variables;
 
 use crate::measure::MeasureOptions;
-use crate::questions::QuestionList;
+use crate::questions::{Question, QuestionList};
 
 /// Questions about a text, and how they are asked and graded.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,4 +41,27 @@ pub struct Suite {
     pub text: Option<String>,
     /// How they are asked and graded.
     pub options: MeasureOptions,
+}
+
+impl Suite {
+    /// Questions of a benchmark, whose list is called as the suite and `about`.
+    fn new(
+        name: &'static str,
+        about: String,
+        questions: Vec<Question>,
+        text: Option<String>,
+        options: MeasureOptions,
+    ) -> Self {
+        Self {
+            name,
+            questions: QuestionList {
+                id: format!("{name} {about}"),
+                licence: String::new(),
+                corpus: String::new(),
+                questions,
+            },
+            text,
+            options,
+        }
+    }
 }

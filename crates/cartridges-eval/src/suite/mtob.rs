@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
+use cartridges_study::resource::file_name;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Suite;
 use super::error::SuiteError;
-use super::longhealth::read_name;
 use super::read;
 use crate::grade::Grade;
 use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "mtob";
 
@@ -120,21 +120,18 @@ pub fn mtob(path: &Path, settings: &MtobSuite) -> Result<Suite, SuiteError> {
             "it has no sentences with `{source}` and `{target}`"
         )));
     }
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} {} {from} to {into}", read_name(path)),
-            licence: String::new(),
-            corpus: String::new(),
-            questions,
-        },
-        text: None,
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: if settings.cot { "<answer>\n" } else { "" }.to_owned(),
-            grade: Grade::Translation,
-            max_new_tokens: if settings.cot { 512 } else { 96 },
-            ..MeasureOptions::default()
-        },
-    })
+    let options = MeasureOptions {
+        instruction: String::new(),
+        lead: if settings.cot { "<answer>\n" } else { "" }.to_owned(),
+        grade: Grade::Translation,
+        max_new_tokens: if settings.cot { 512 } else { 96 },
+        ..MeasureOptions::default()
+    };
+    Ok(Suite::new(
+        NAME,
+        format!("{} {from} to {into}", file_name(path)),
+        questions,
+        None,
+        options,
+    ))
 }

@@ -6,7 +6,7 @@ use super::Suite;
 use super::error::SuiteError;
 use crate::grade::Grade;
 use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "niah";
 
@@ -36,21 +36,14 @@ pub fn needles(made: NeedleText) -> Result<Suite, SuiteError> {
             ..Question::default()
         }
     };
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} of {} keys", made.needles.len()),
-            licence: String::new(),
-            corpus: String::new(),
-            questions: made.needles.iter().map(question).collect(),
-        },
-        text: Some(made.text),
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: "Answer: ".to_owned(),
-            grade: Grade::Needle,
-            max_new_tokens: 128,
-            ..MeasureOptions::default()
-        },
-    })
+    let questions = made.needles.iter().map(question).collect();
+    let about = format!("of {} keys", made.needles.len());
+    let options = MeasureOptions {
+        instruction: String::new(),
+        lead: "Answer: ".to_owned(),
+        grade: Grade::Needle,
+        max_new_tokens: 128,
+        ..MeasureOptions::default()
+    };
+    Ok(Suite::new(NAME, about, questions, Some(made.text), options))
 }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use cartridges_study::resource::file_name;
 use serde_json::Value;
 
 use super::Suite;
 use super::error::SuiteError;
-use super::longhealth::read_name;
 use super::read;
 use crate::grade::Grade;
 use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "qasper";
 
@@ -95,24 +95,21 @@ pub fn qasper(path: &Path, papers: &[String]) -> Result<Suite, SuiteError> {
     if questions.is_empty() {
         return Err(wrong("it has no questions with an answer".to_owned()));
     }
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} {} {}", read_name(path), papers.join(" ")),
-            licence: String::new(),
-            corpus: String::new(),
-            questions,
-        },
-        text: text.filter(|_| papers.len() == 1),
-        options: MeasureOptions {
-            instruction: "Give a short answer in this form:\n<answer>\nthe answer\n</answer>"
-                .to_owned(),
-            lead: "<answer>\n".to_owned(),
-            grade: Grade::Words,
-            max_new_tokens: 128,
-            ..MeasureOptions::default()
-        },
-    })
+    let options = MeasureOptions {
+        instruction: "Give a short answer in this form:\n<answer>\nthe answer\n</answer>"
+            .to_owned(),
+        lead: "<answer>\n".to_owned(),
+        grade: Grade::Words,
+        max_new_tokens: 128,
+        ..MeasureOptions::default()
+    };
+    Ok(Suite::new(
+        NAME,
+        format!("{} {}", file_name(path), papers.join(" ")),
+        questions,
+        text.filter(|_| papers.len() == 1),
+        options,
+    ))
 }
 
 /// The answers of all annotators, each in the form that it has.

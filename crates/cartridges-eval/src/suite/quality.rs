@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
+use cartridges_study::resource::file_name;
 use serde_json::Value;
 
 use super::Suite;
 use super::choice;
 use super::error::SuiteError;
-use super::longhealth::read_name;
 use super::read;
-use crate::grade::Grade;
-use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "quality";
 const ABOUT: &str = "Answer the question below about the story.";
@@ -61,23 +59,13 @@ pub fn quality(path: &Path, story: &str, cot: bool) -> Result<Suite, SuiteError>
     if questions.is_empty() {
         return Err(wrong(format!("story `{story}` has no questions")));
     }
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} {} {story}", read_name(path)),
-            licence: String::new(),
-            corpus: String::new(),
-            questions,
-        },
-        text: Some(text.to_owned()),
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: choice::LEAD.to_owned(),
-            grade: Grade::Option,
-            max_new_tokens: choice::longest(cot),
-            ..MeasureOptions::default()
-        },
-    })
+    Ok(Suite::new(
+        NAME,
+        format!("{} {story}", file_name(path)),
+        questions,
+        Some(text.to_owned()),
+        choice::options(cot),
+    ))
 }
 
 /// Text, options and the right one.

@@ -1,40 +1,16 @@
 //! Reading the files of suites.
 
-use std::io::Read;
 use std::path::Path;
 
+use cartridges_study::resource::read_text;
 use serde_json::Value;
 
 use super::error::SuiteError;
 
-/// Far above any real file.
-const LARGEST: u64 = 1 << 30;
-
-/// The text of a file, without a byte order mark.
-pub(super) fn text(path: &Path) -> Result<String, SuiteError> {
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
-        .map_err(|source| SuiteError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-    if text.len() as u64 > LARGEST {
-        return Err(SuiteError::TooLarge {
-            path: path.to_owned(),
-            limit: LARGEST,
-        });
-    }
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    })
-}
-
 /// A JSON file: its value. Of a file with a value per line (`.jsonl`, or any that is no JSON as a whole)
 /// the list of these.
 pub(super) fn json(suite: &'static str, path: &Path) -> Result<Value, SuiteError> {
-    let text = text(path)?;
+    let text = read_text(path)?;
     let wrong = |problem: String| SuiteError::format(suite, path, problem);
     let by_line = path.extension().is_some_and(|end| end == "jsonl");
     let mut whole = None;

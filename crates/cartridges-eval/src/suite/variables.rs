@@ -6,7 +6,7 @@ use super::Suite;
 use super::error::SuiteError;
 use crate::grade::Grade;
 use crate::measure::MeasureOptions;
-use crate::questions::{Question, QuestionList};
+use crate::questions::Question;
 
 const NAME: &str = "variable-tracking";
 
@@ -28,21 +28,14 @@ pub fn variables(made: TrailText) -> Result<Suite, SuiteError> {
         answers: variables.clone(),
         ..Question::default()
     };
-    Ok(Suite {
-        name: NAME,
-        questions: QuestionList {
-            id: format!("{NAME} of {} chains", made.chains.len()),
-            licence: String::new(),
-            corpus: String::new(),
-            questions: made.chains.iter().map(question).collect(),
-        },
-        text: Some(made.text),
-        options: MeasureOptions {
-            instruction: String::new(),
-            lead: "<answer>\n".to_owned(),
-            grade: Grade::Variables,
-            max_new_tokens: 96,
-            ..MeasureOptions::default()
-        },
-    })
+    let questions = made.chains.iter().map(question).collect();
+    let about = format!("of {} chains", made.chains.len());
+    let options = MeasureOptions {
+        instruction: String::new(),
+        lead: "<answer>\n".to_owned(),
+        grade: Grade::Variables,
+        max_new_tokens: 96,
+        ..MeasureOptions::default()
+    };
+    Ok(Suite::new(NAME, about, questions, Some(made.text), options))
 }

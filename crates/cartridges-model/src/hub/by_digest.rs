@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::blocking::Client;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use super::{HubError, ResolveOptions};
 use crate::atomic_file::write_atomic;
-use crate::digest::{hex, is_sha256, of_file};
+use crate::digest::{hex, is_sha256, of_file, pass_on};
 use crate::is_loopback;
 
 /// Above any data set of a benchmark.
@@ -73,36 +73,28 @@ pub fn fetch_by_digest(
     let client = client.build().map_err(unreachable)?;
     let answer = client.get(url).send().and_then(|a| a.error_for_status());
     let mut answer = answer.map_err(unreachable)?.take(LONGEST);
-    let mut hash = Sha256::new();
-    let mut other = None;
+    let mut problem = None;
     let written = write_atomic(&path, |sink| {
-        let mut piece = vec![0; 1 << 20];
-        loop {
-            match answer.read(&mut piece)? {
-                0 => break,
-                n => {
-                    hash.update(&piece[..n]);
-                    sink.write_all(&piece[..n])?;
-                }
-            }
-        }
-        let actual = hex(&std::mem::take(&mut hash).finalize());
-        if actual != sha256 {
-            other = Some(actual);
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(())
-    });
-    match (written, other) {
-        (_, Some(actual)) => {
-            // The folder would only say that something was tried.
-            let _ = path.parent().map(fs::remove_dir);
-            Err(HubError::Digest {
+        problem = match pass_on::<Sha256>(&mut answer, sink)? {
+            Err(error) => Some(HubError::Interrupted {
+                file: address.to_owned(),
+                reason: error.to_string(),
+            }),
+            Ok((digest, _)) if hex(&digest) != sha256 => Some(HubError::Digest {
                 file: address.to_owned(),
                 stated_by: "the caller",
                 expected: sha256.to_owned(),
-                actual,
-            })
+                actual: hex(&digest),
+            }),
+            Ok(_) => return Ok(()),
+        };
+        Err(io::ErrorKind::InvalidData.into())
+    });
+    match (written, problem) {
+        (_, Some(problem)) => {
+            // The folder would only say that something was tried.
+            let _ = path.parent().map(fs::remove_dir);
+            Err(problem)
         }
         (Err(error), None) => Err(found("write")(error.source)),
         (Ok(()), None) => Ok(path),
@@ -114,6 +106,8 @@ mod tests {
     use std::io::{BufRead, Write};
     use std::net::TcpListener;
     use std::thread::JoinHandle;
+
+    use sha2::Digest;
 
     use super::*;
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use md5::{Digest, Md5};
+use md5::Md5;
 use serde_json::{Value, json};
 
 use super::client::WandbClient;
 use super::error::WandbError;
 use super::source::WandbSource;
 use crate::atomic_file::{WriteError, write_atomic};
-use crate::digest::{hex, of_file};
+use crate::digest::{hex, of_file, pass_on};
 
 /// Files in one answer.
 const PER_PAGE: usize = 100;
@@ -187,18 +187,10 @@ fn receive(
     file: &WandbFile,
     sink: &mut dyn Write,
 ) -> io::Result<Option<String>> {
-    let (mut hash, mut length) = (Md5::new(), 0);
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        let n = match answer.read(&mut piece) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) => return Ok(Some(format!("the connection broke: {error}"))),
-        };
-        length += n as u64;
-        hash.update(&piece[..n]);
-        sink.write_all(&piece[..n])?;
-    }
+    let (digest, length) = match pass_on::<Md5>(answer, sink)? {
+        Ok(all) => all,
+        Err(error) => return Ok(Some(format!("the connection broke: {error}"))),
+    };
     if length != file.bytes {
         let stated = file.bytes;
         return Ok(Some(format!(
@@ -206,7 +198,7 @@ fn receive(
         )));
     }
     Ok(match &file.md5 {
-        Some(stated) if is_digest(stated, &hash.finalize()) == Some(false) => {
+        Some(stated) if is_digest(stated, &digest) == Some(false) => {
             Some(format!("its digest is not {stated}"))
         }
         _ => None,

@@ -46,7 +46,7 @@ pub use needle::{NeedleText, NiahConfig};
 pub use notes::Note;
 pub use pdf::PdfConfig;
 pub use qasper::{QASPER_PAPERS, QasperConfig};
-pub use read::{MAX_TEXT_BYTES, read_text};
+pub use read::{MAX_TEXT_BYTES, file_name, read_text};
 pub use text::{FileConfig, TextConfig, TextResource};
 pub use trail::{AssignmentFormat, TrailText, VariableTrackingConfig};
 pub use weighted::{WeightedResource, load_all};

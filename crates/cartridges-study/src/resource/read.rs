@@ -72,7 +72,7 @@ pub(super) fn decode_lenient(bytes: &[u8], name: &str, notes: &mut Notes) -> Opt
 }
 
 /// A path's file name, for people.
-pub(super) fn file_name(path: &Path) -> String {
+pub fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
         .to_string_lossy()

@@ -94,7 +94,7 @@ pub fn run(args: ChatArgs, runtime: &RuntimeArgs) -> Result<()> {
     }
     let mut adapters = Vec::with_capacity(args.adapters.len());
     for path in &args.adapters {
-        let host = load_adapter(path, &model, args.allow_other_weights)?;
+        let (host, _) = load_adapter(path, &model, args.allow_other_weights)?;
         adapters.push(engine.add_adapter(&host)?);
         let (count, kib) = (host.patches().len(), host.byte_len() >> 10);
         eprintln!("adapter  {} · {count} patches · {kib} KiB", path.display());

@@ -6,7 +6,7 @@ mod served;
 mod suite;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use cartridges_engine::{Engine, EngineOptions};
@@ -102,9 +102,10 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
         bail!("nothing to ask behind: give --cartridge, --adapter or --corpus");
     }
     let mut kept = Kept::open(args.out.as_deref());
+    let asking = asking(&model, &suite, unrelated.as_deref());
     let mut rows = Vec::with_capacity(conditions.len());
     for asked in conditions {
-        let key = key(&model, &suite, &asked, unrelated.as_deref())?;
+        let key = format!("{asking} {} {}", asked.condition.name, asked.digest);
         if let Some(row) = kept.get(&key) {
             eprintln!("measured {} (kept)", row.condition);
             rows.push(row.clone());
@@ -192,13 +193,8 @@ fn measured(
     Ok(row)
 }
 
-/// What a measurement is of: model, questions, the way of asking, and what stands before them.
-fn key(
-    model: &LanguageModel,
-    suite: &Suite,
-    asked: &Asked,
-    unrelated: Option<&str>,
-) -> Result<String> {
+/// What all measurements are of: model, questions, and the way of asking.
+fn asking(model: &LanguageModel, suite: &Suite, unrelated: Option<&str>) -> String {
     let all = json!([
         model.identity.weights_fingerprint,
         model.decoder.precision().to_string(),
@@ -206,16 +202,6 @@ fn key(
         suite.options,
         suite.text,
         unrelated,
-        asked.condition.name,
-        asked.digest,
     ]);
-    Ok(sha256(&all.to_string()))
-}
-
-/// The last part of a path.
-fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    sha256(&all.to_string())
 }

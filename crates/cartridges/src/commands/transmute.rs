@@ -384,8 +384,7 @@ impl TransmuteArgs {
     fn start(&self, model: &LanguageModel, material: &Material<'_>) -> Result<Start> {
         let (adapter, how) = match (&self.from, self.estimator) {
             (Some(path), _) => {
-                let adapter = load_adapter(path, model, false)?;
-                let (_, manifest) = cartridges_model::adapter::load_adapter(path)?;
+                let (adapter, manifest) = load_adapter(path, model, false)?;
                 (adapter, vec![("from", manifest.made_by)])
             }
             (None, Estimator::Ridge) => return self.solve(material),

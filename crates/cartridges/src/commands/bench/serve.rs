@@ -67,6 +67,18 @@ pub struct ServeBench {
     figure: Option<PathBuf>,
 }
 
+/// What stands before the requests.
+#[derive(Clone, Copy)]
+struct Before {
+    kind: ConditionKind,
+    name: &'static str,
+    document_tokens: usize,
+    /// Rows of keys and values for them.
+    rows: usize,
+    /// Whether these are kept between requests.
+    cached: bool,
+}
+
 impl ServeBench {
     fn check(&self) -> Result<()> {
         if self.requests == 0 || self.prompt_tokens == 0 || self.new_tokens == 0 {
@@ -165,18 +177,14 @@ impl ServeBench {
                 };
                 Engine::new(model.clone(), options)
             };
-            let mut add = |engine: &mut Engine,
-                           kind: ConditionKind,
-                           name: &str,
-                           stands_for: (usize, usize),
-                           requests: Vec<GenerateRequest>|
-             -> Result<()> {
-                let found = answer(name, engine, &requests, true)?;
+            let mut add = |engine: &mut Engine, before: Before, requests: Vec<GenerateRequest>| {
+                let found = answer(before.name, engine, &requests, true)?;
                 rows.push(Throughput {
-                    condition: name.to_owned(),
-                    kind,
-                    document_tokens: stands_for.0,
-                    rows: stands_for.1,
+                    condition: before.name.to_owned(),
+                    kind: before.kind,
+                    document_tokens: before.document_tokens,
+                    rows: before.rows,
+                    cached: before.cached,
                     batch,
                     requests: requests.len(),
                     prompt_tokens: self.prompt_tokens,
@@ -189,7 +197,7 @@ impl ServeBench {
                     between_tokens_seconds: found.between_tokens_seconds,
                     preemptions: found.preemptions,
                 });
-                Ok(())
+                anyhow::Ok(())
             };
             // What stands for the document costs the same whatever its length.
             let longest = self.document_tokens.iter().copied().max().unwrap_or(0);
@@ -205,9 +213,14 @@ impl ServeBench {
             // Once unmeasured, so that memory is there.
             answer("warm-up", &mut engine, &behind[..1], true)?;
             engine.forget_prefixes();
-            let slots = self.cartridge_tokens;
-            let kind = ConditionKind::Cartridge;
-            add(&mut engine, kind, "cartridge", (longest, slots), behind)?;
+            let before = Before {
+                kind: ConditionKind::Cartridge,
+                name: "cartridge",
+                document_tokens: longest,
+                rows: self.cartridge_tokens,
+                cached: false,
+            };
+            add(&mut engine, before, behind)?;
             drop(engine);
             if self.adapter_rank > 0 {
                 let mut engine = fresh();
@@ -216,14 +229,13 @@ impl ServeBench {
                     adapters: vec![handle],
                     ..plain(question.clone())
                 });
-                let kind = ConditionKind::Adapter;
-                add(
-                    &mut engine,
-                    kind,
-                    "adapter",
-                    (longest, 0),
-                    adapted.collect(),
-                )?;
+                let before = Before {
+                    kind: ConditionKind::Adapter,
+                    name: "adapter",
+                    rows: 0,
+                    ..before
+                };
+                add(&mut engine, before, adapted.collect())?;
             }
             for &length in self.document_tokens.iter().filter(|length| **length > 0) {
                 let document = ids(length);
@@ -239,12 +251,20 @@ impl ServeBench {
                     })
                     .collect()
                 };
-                let kind = ConditionKind::Document;
-                let stands = (length, length);
-                let cached = "document, cached";
-                add(&mut fresh(), kind, cached, stands, whole(false))?;
-                let anew = "document, anew";
-                add(&mut fresh(), kind, anew, stands, whole(true))?;
+                let anew = Before {
+                    kind: ConditionKind::Document,
+                    name: "document, anew",
+                    document_tokens: length,
+                    rows: length,
+                    cached: false,
+                };
+                let cached = Before {
+                    name: "document, cached",
+                    cached: true,
+                    ..anew
+                };
+                add(&mut fresh(), cached, whole(false))?;
+                add(&mut fresh(), anew, whole(true))?;
             }
         }
         Ok(rows)

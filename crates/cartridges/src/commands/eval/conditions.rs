@@ -7,11 +7,11 @@ use anyhow::{Result, bail};
 use cartridges_engine::Engine;
 use cartridges_eval::{Build, Condition, ConditionKind, Retriever, Suite};
 use cartridges_model::LanguageModel;
+use cartridges_study::resource::file_name;
 use cartridges_study::self_study::SelfStudyConfig;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::name;
 use crate::opening::{load_adapter, load_cartridge, read_json};
 use crate::pipeline::summarize;
 
@@ -108,14 +108,14 @@ impl ConditionArgs {
             let (host, _) = load_cartridge(path, &model, self.allow_other_weights)?;
             let handle = engine.add_cartridge(&host)?;
             most = most.max(host.slots);
-            let condition = Condition::cartridge(name(path), handle, host.slots);
+            let condition = Condition::cartridge(file_name(path), handle, host.slots);
             own.push(made(condition, path, "cartridge"));
             together.condition = together.condition.with_cartridge(handle, host.slots);
         }
         for path in &self.adapters {
-            let host = load_adapter(path, &model, self.allow_other_weights)?;
+            let (host, _) = load_adapter(path, &model, self.allow_other_weights)?;
             let handle = engine.add_adapter(&host)?;
-            let condition = Condition::no_document(name(path)).with_adapter(handle);
+            let condition = Condition::no_document(file_name(path)).with_adapter(handle);
             own.push(made(condition, path, "adapter"));
             together.condition = together.condition.with_adapter(handle);
         }
@@ -223,12 +223,7 @@ fn room(model: &LanguageModel, suite: &Suite) -> Result<usize> {
 fn made(condition: Condition, path: &Path, kind: &str) -> Asked {
     let manifest = path.join(format!("{kind}.json"));
     let about = read_json(&manifest, 64 << 20).unwrap_or(Value::Null);
-    let seconds = ["seconds", "/training/seconds"];
-    let seconds = seconds.iter().find_map(|place| {
-        let made_by = &about["made_by"];
-        let found = made_by.get(place).or_else(|| made_by.pointer(place));
-        found.and_then(Value::as_f64)
-    });
+    let seconds = about["made_by"]["seconds"].as_f64();
     let tensors = std::fs::metadata(path.join(format!("{kind}.safetensors")));
     let bytes = tensors.or_else(|_| std::fs::metadata(path));
     Asked {

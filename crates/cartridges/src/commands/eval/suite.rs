@@ -11,7 +11,7 @@ use cartridges_eval::{
 use cartridges_model::LanguageModel;
 use cartridges_model::hub::{ResolveOptions, fetch_by_digest};
 use cartridges_study::resource::{
-    LongHealthConfig, NiahConfig, ResourceConfig, SharedCodec, VariableTrackingConfig,
+    LongHealthConfig, NiahConfig, ResourceConfig, SharedCodec, VariableTrackingConfig, file_name,
 };
 use clap::{Args, ValueEnum};
 
@@ -187,7 +187,7 @@ impl SuiteArgs {
     /// What reports call the text.
     pub fn corpus_name(&self) -> String {
         let paths = self.corpus.iter().chain(&self.data);
-        let names = paths.map(|path| super::name(path));
+        let names = paths.map(|path| file_name(path));
         let all: Vec<String> = names.chain(self.only.iter().cloned()).collect();
         all.join(" ")
     }

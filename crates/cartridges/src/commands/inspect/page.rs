@@ -1,5 +1,7 @@
 //! Conversations as one page that needs no other file and runs no script.
 
+use cartridges_eval::escaped;
+
 use super::colour::{BANDS, band};
 use super::conversations::{DataSet, LENGTHS};
 use super::samples::{Likelihood, Piece, Sample, SampleMessage};
@@ -7,10 +9,10 @@ use super::table::visible;
 
 /// The page. Whatever comes from the data is text in it, never markup.
 pub(super) fn page(name: &str, data: &DataSet) -> String {
-    let name = escaped(name);
+    let name = shown(name);
     let mut body = format!("<h1>{name}</h1>\n<table>\n");
     for (field, value) in data.totals() {
-        let (field, value) = (escaped(field.trim_end()), escaped(&value));
+        let (field, value) = (shown(field.trim_end()), shown(&value));
         body += &format!("<tr><th scope=\"row\">{field}</th><td>{value}</td></tr>\n");
     }
     body += "</table>\n";
@@ -49,7 +51,7 @@ fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, cells: &[&str]| -> String {
         let cells = cells
             .iter()
-            .map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell)));
+            .map(|cell| format!("<{tag}>{}</{tag}>", shown(cell)));
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
     let mut text = format!("<table>\n{}", cells("th", heads));
@@ -66,7 +68,7 @@ fn section(sample: &Sample) -> String {
         ("system", &sample.system_prompt),
     ] {
         if !content.is_empty() {
-            text += &format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(content));
+            text += &format!("<dt>{name}</dt><dd>{}</dd>\n", shown(content));
         }
     }
     for message in &sample.messages {
@@ -78,13 +80,13 @@ fn section(sample: &Sample) -> String {
 
 fn message_text(message: &SampleMessage) -> String {
     match message.pieces.as_slice() {
-        [] => escaped(&message.content),
+        [] => shown(&message.content),
         pieces => pieces.iter().map(token).collect(),
     }
 }
 
 fn token(piece: &Piece) -> String {
-    let text = escaped(&piece.text);
+    let text = shown(&piece.text);
     let Some(band) = band(piece.likelihood) else {
         return text;
     };
@@ -98,24 +100,13 @@ fn token(piece: &Piece) -> String {
     }
     format!(
         "<span class=\"b{band}\" title=\"{}\">{text}</span>",
-        escaped(&about)
+        shown(&about)
     )
 }
 
 /// Text as HTML shows it, in an element or a quoted attribute.
-fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in visible(text).chars() {
-        match c {
-            '&' => shown += "&amp;",
-            '<' => shown += "&lt;",
-            '>' => shown += "&gt;",
-            '"' => shown += "&quot;",
-            '\'' => shown += "&#39;",
-            other => shown.push(other),
-        }
-    }
-    shown
+fn shown(text: &str) -> String {
+    escaped(&visible(text))
 }
 
 #[cfg(test)]
