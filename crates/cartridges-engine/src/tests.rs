@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::{HostCartridge, HostLayer, ModelIdentity};
 use cartridges_model::decoder::{Decoder, ModelConfig};
-use cartridges_model::text::{CHATML_TEMPLATE, ChatTokenizer};
-use cartridges_model::weights::{TokenizerParts, Weights};
+use cartridges_model::text::ChatTokenizer;
+use cartridges_model::weights::Weights;
 use safetensors::SafeTensors;
 
 use crate::*;
@@ -20,44 +20,6 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures")
         .join(name)
-}
-
-/// The golden models have no tokenizer, so they get one of single bytes.
-fn tokenizer(vocab_size: usize) -> ChatTokenizer {
-    let mut tokens: Vec<String> = Vec::new();
-    let mut extra = 0;
-    for byte in 0..=255u8 {
-        let plain = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-        let shown = match plain {
-            true => char::from(byte),
-            false => {
-                extra += 1;
-                char::from_u32(255 + extra).unwrap()
-            }
-        };
-        tokens.push(shown.to_string());
-    }
-    tokens.push("th".to_owned());
-    let mut types = vec![1; 257];
-    for special in ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] {
-        tokens.push(special.to_owned());
-        types.push(3);
-    }
-    while tokens.len() < vocab_size {
-        tokens.push(format!("<|unused{}|>", tokens.len()));
-        types.push(3);
-    }
-    ChatTokenizer::from_gguf(&TokenizerParts {
-        model: "gpt2".to_owned(),
-        pre: Some("qwen2".to_owned()),
-        tokens,
-        merges: vec!["t h".to_owned()],
-        token_types: types,
-        eos_id: Some(259),
-        chat_template: Some(CHATML_TEMPLATE.to_owned()),
-        ..TokenizerParts::default()
-    })
-    .unwrap()
 }
 
 fn model(name: &str) -> Arc<LanguageModel> {
@@ -76,7 +38,7 @@ fn model(name: &str) -> Arc<LanguageModel> {
         rope: serde_json::Value::Null,
     };
     Arc::new(LanguageModel {
-        text: tokenizer(config.vocab_size),
+        text: ChatTokenizer::of_bytes(config.vocab_size).unwrap(),
         decoder: Decoder::load(config, &weights, &device, &mut |_, _| ()).unwrap(),
         identity,
     })

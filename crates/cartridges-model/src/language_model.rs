@@ -94,6 +94,29 @@ impl LanguageModel {
     }
 }
 
+impl LanguageModel {
+    /// A model of random weights ([`Decoder::random`]) that reads and writes bytes, for measurements.
+    ///
+    /// # Errors
+    /// If the vocabulary has no room for the bytes.
+    pub fn random(
+        id: &str,
+        config: ModelConfig,
+        precision: Precision,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let text = ChatTokenizer::of_bytes(config.vocab_size)?;
+        let identity = identity(id, &config, format!("random {seed}"), &text)?;
+        let decoder = Decoder::random(config, precision, seed, device);
+        Ok(Self {
+            decoder,
+            text,
+            identity,
+        })
+    }
+}
+
 /// Config, tokenizer and identity of a model whose weights are not loaded.
 fn describe(
     path: &Path,
@@ -113,17 +136,26 @@ fn describe(
             vocab_size: config.vocab_size,
         });
     }
-    let identity = ModelIdentity {
+    let identity = identity(id, &config, weights.fingerprint(), &text)?;
+    Ok((config, text, identity))
+}
+
+fn identity(
+    id: &str,
+    config: &ModelConfig,
+    weights_fingerprint: String,
+    text: &ChatTokenizer,
+) -> Result<ModelIdentity, TextError> {
+    Ok(ModelIdentity {
         id: id.to_owned(),
-        config_fingerprint: config_fingerprint(&config),
-        weights_fingerprint: weights.fingerprint(),
+        config_fingerprint: config_fingerprint(config),
+        weights_fingerprint,
         tokenizer_fingerprint: text.vocabulary_fingerprint()?,
         num_layers: config.num_layers,
         num_kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
-        rope: json!({ "theta": config.rope.theta, "frequencies": frequency_hash(&config) }),
-    };
-    Ok((config, text, identity))
+        rope: json!({ "theta": config.rope.theta, "frequencies": frequency_hash(config) }),
+    })
 }
 
 /// Hash of what shapes the arithmetic. A GGUF file and a folder of the same model agree: the

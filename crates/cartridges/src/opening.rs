@@ -67,16 +67,23 @@ pub enum PrecisionChoice {
 }
 
 impl PrecisionChoice {
-    fn of(self, weights: &Weights, device: DeviceChoice) -> Precision {
-        let exact = |name| weights.dtype_name(name) == Some("F32");
+    /// For weights that nothing is lost of.
+    pub fn plain(self, device: DeviceChoice) -> Precision {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
             Self::Q8 => Precision::Q8,
             Self::Q4 => Precision::Q4,
-            Self::Auto if !device.multiplies_bf16() => Precision::F32,
+            Self::Auto if device.multiplies_bf16() => Precision::Bf16,
+            Self::Auto => Precision::F32,
+        }
+    }
+
+    fn of(self, weights: &Weights, device: DeviceChoice) -> Precision {
+        let exact = |name| weights.dtype_name(name) == Some("F32");
+        match self {
             Self::Auto if exact("model.layers.0.self_attn.q_proj.weight") => Precision::F32,
-            Self::Auto => Precision::Bf16,
+            choice => choice.plain(device),
         }
     }
 }

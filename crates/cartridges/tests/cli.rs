@@ -110,6 +110,8 @@ fn write_ids(folder: &Path, ids: &[u32]) -> PathBuf {
 
 #[path = "cli/adapter.rs"]
 mod adapter;
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/chat.rs"]
 mod chat;
 #[path = "cli/convert.rs"]

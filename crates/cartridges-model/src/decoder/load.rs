@@ -108,16 +108,26 @@ impl Decoder {
             total: precision.bytes(config.matrix_values(tied)),
             progress,
         };
+        Self::assemble(config, tied, precision, device, &mut reader)
+    }
+
+    /// The decoder of all tensors that `parts` has.
+    pub(super) fn assemble<P: Parts>(
+        config: ModelConfig,
+        tied: bool,
+        precision: Precision,
+        device: &Device,
+        parts: &mut P,
+    ) -> Result<Self, P::Error> {
         let (h, v) = (config.hidden_size, config.vocab_size);
-        let embedding = reader.matrix("model.embed_tokens.weight", [v, h])?;
+        let embedding = parts.matrix("model.embed_tokens.weight", [v, h])?;
         let layers = (0..config.num_layers)
-            .map(|index| reader.layer(&config, index))
+            .map(|index| layer(parts, &config, index))
             .collect::<Result<_, _>>()?;
-        let norm = reader.vector("model.norm.weight", h)?;
-        let head = if tied {
-            None
-        } else {
-            Some(reader.matrix("lm_head.weight", [v, h])?)
+        let norm = parts.vector("model.norm.weight", h)?;
+        let head = match tied {
+            true => None,
+            false => Some(parts.matrix("lm_head.weight", [v, h])?),
         };
         Ok(Self {
             rotary: RotaryTable::new(&config),
@@ -132,6 +142,63 @@ impl Decoder {
     }
 }
 
+/// Where the tensors of a decoder come from, by Hugging Face name.
+pub(super) trait Parts {
+    /// Why there is none.
+    type Error;
+
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, Self::Error>;
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, Self::Error>;
+}
+
+fn layer<P: Parts>(parts: &mut P, c: &ModelConfig, index: usize) -> Result<Layer, P::Error> {
+    let name = |part: &str| format!("model.layers.{index}.{part}");
+    let (h, f) = (c.hidden_size, c.intermediate_size);
+    let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
+    let qkv_bias = match c.qkv_bias {
+        true => Some([
+            parts.vector(&name("self_attn.q_proj.bias"), q)?,
+            parts.vector(&name("self_attn.k_proj.bias"), kv)?,
+            parts.vector(&name("self_attn.v_proj.bias"), kv)?,
+        ]),
+        false => None,
+    };
+    let qk_norm = match c.qk_norm {
+        true => Some([
+            parts.vector(&name("self_attn.q_norm.weight"), c.head_dim)?,
+            parts.vector(&name("self_attn.k_norm.weight"), c.head_dim)?,
+        ]),
+        false => None,
+    };
+    Ok(Layer {
+        input_norm: parts.vector(&name("input_layernorm.weight"), h)?,
+        q_proj: parts.matrix(&name("self_attn.q_proj.weight"), [q, h])?,
+        k_proj: parts.matrix(&name("self_attn.k_proj.weight"), [kv, h])?,
+        v_proj: parts.matrix(&name("self_attn.v_proj.weight"), [kv, h])?,
+        qkv_bias,
+        qk_norm,
+        o_proj: parts.matrix(&name("self_attn.o_proj.weight"), [h, q])?,
+        post_norm: parts.vector(&name("post_attention_layernorm.weight"), h)?,
+        gate_proj: parts.matrix(&name("mlp.gate_proj.weight"), [f, h])?,
+        up_proj: parts.matrix(&name("mlp.up_proj.weight"), [f, h])?,
+        down_proj: parts.matrix(&name("mlp.down_proj.weight"), [h, f])?,
+    })
+}
+
+/// A matrix `[rows, columns]` of plain values.
+pub(super) fn plain_matrix(
+    values: Vec<f32>,
+    shape: [usize; 2],
+    bf16: bool,
+    device: &Device,
+) -> Matrix {
+    match bf16 {
+        false => Tensor::from_data(data(values, &shape), device).into(),
+        true => Tensor::from_data(data(vec_of_bf16(&values), &shape), (device, DType::BF16)).into(),
+    }
+}
+
 struct Reader<'a> {
     weights: &'a Weights,
     precision: Precision,
@@ -141,52 +208,18 @@ struct Reader<'a> {
     progress: &'a mut dyn FnMut(usize, usize),
 }
 
-impl Reader<'_> {
-    fn layer(&mut self, c: &ModelConfig, index: usize) -> Result<Layer, LoadError> {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let (h, f) = (c.hidden_size, c.intermediate_size);
-        let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
-        let qkv_bias = match c.qkv_bias {
-            true => Some([
-                self.vector(&name("self_attn.q_proj.bias"), q)?,
-                self.vector(&name("self_attn.k_proj.bias"), kv)?,
-                self.vector(&name("self_attn.v_proj.bias"), kv)?,
-            ]),
-            false => None,
-        };
-        let qk_norm = match c.qk_norm {
-            true => Some([
-                self.vector(&name("self_attn.q_norm.weight"), c.head_dim)?,
-                self.vector(&name("self_attn.k_norm.weight"), c.head_dim)?,
-            ]),
-            false => None,
-        };
-        Ok(Layer {
-            input_norm: self.vector(&name("input_layernorm.weight"), h)?,
-            q_proj: self.matrix(&name("self_attn.q_proj.weight"), [q, h])?,
-            k_proj: self.matrix(&name("self_attn.k_proj.weight"), [kv, h])?,
-            v_proj: self.matrix(&name("self_attn.v_proj.weight"), [kv, h])?,
-            qkv_bias,
-            qk_norm,
-            o_proj: self.matrix(&name("self_attn.o_proj.weight"), [h, q])?,
-            post_norm: self.vector(&name("post_attention_layernorm.weight"), h)?,
-            gate_proj: self.matrix(&name("mlp.gate_proj.weight"), [f, h])?,
-            up_proj: self.matrix(&name("mlp.up_proj.weight"), [f, h])?,
-            down_proj: self.matrix(&name("mlp.down_proj.weight"), [h, f])?,
-        })
-    }
+impl Parts for Reader<'_> {
+    type Error = LoadError;
 
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, LoadError> {
         self.check(name, &shape)?;
+        let plain = |bf16: bool| -> Result<Matrix, LoadError> {
+            let values = self.weights.read(name)?.values;
+            Ok(plain_matrix(values, shape, bf16, self.device))
+        };
         let matrix = match self.precision {
-            Precision::F32 => {
-                let values = self.weights.read(name)?.values;
-                Tensor::from_data(data(values, &shape), self.device).into()
-            }
-            Precision::Bf16 => {
-                let rounded = vec_of_bf16(&self.weights.read(name)?.values);
-                Tensor::from_data(data(rounded, &shape), (self.device, DType::BF16)).into()
-            }
+            Precision::F32 => plain(false)?,
+            Precision::Bf16 => plain(true)?,
             Precision::Q8 => self.packed(name, Packing::Q8)?,
             Precision::Q4 => self.packed(name, Packing::Q4)?,
         };
@@ -196,15 +229,17 @@ impl Reader<'_> {
         Ok(matrix)
     }
 
-    fn packed(&self, name: &str, packing: Packing) -> Result<Matrix, LoadError> {
-        let rows = self.weights.read_packed(name, packing)?;
-        Ok(PackedMatrix::new(rows, self.device).into())
-    }
-
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, LoadError> {
         self.check(name, &[len])?;
         let values = self.weights.read(name)?.values;
         Ok(Tensor::from_data(data(values, &[len]), self.device))
+    }
+}
+
+impl Reader<'_> {
+    fn packed(&self, name: &str, packing: Packing) -> Result<Matrix, LoadError> {
+        let rows = self.weights.read_packed(name, packing)?;
+        Ok(PackedMatrix::new(rows, self.device).into())
     }
 
     /// Whether the tensor is there, in the shape that the config says.

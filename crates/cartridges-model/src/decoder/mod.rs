@@ -8,6 +8,7 @@ mod config;
 mod layer;
 mod load;
 mod model;
+mod random;
 mod rope;
 
 pub use config::{Architecture, ConfigError, Llama3Scaling, ModelConfig, RopeConfig};

@@ -87,6 +87,13 @@ impl Decoder {
         all.map(Matrix::resident_bytes).sum()
     }
 
+    /// Bytes of the matrices that every pass reads: all but an embedding table that is not the head.
+    pub fn bytes_per_pass(&self) -> usize {
+        let layers = self.layers.iter().flat_map(Layer::matrices);
+        let all = layers.chain([self.head()]);
+        all.map(Matrix::resident_bytes).sum()
+    }
+
     /// How the matrices are kept.
     pub fn precision(&self) -> Precision {
         self.precision

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use super::HubError;
+use crate::decoder::ModelConfig;
 use crate::digest::is_sha256;
 
 /// Card of the model that is used when none is named.
@@ -52,7 +53,7 @@ static CARDS: LazyLock<Result<Vec<ModelCard>, (String, String)>> = LazyLock::new
 });
 
 /// What is known about a model with a short name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
     /// Short name, lower-case; also the card's file name.
@@ -71,6 +72,8 @@ pub struct ModelCard {
     pub hub: HubSource,
     /// How to talk with it.
     pub chat: ChatRules,
+    /// Its shape, for measurements without its weights.
+    pub shape: ModelConfig,
     /// Other places that have it, tried in order when the hub cannot be reached.
     #[serde(default)]
     pub elsewhere: Vec<Elsewhere>,
@@ -168,6 +171,8 @@ impl ModelCard {
                 ));
             }
         }
+        let shape = self.shape.clone().checked();
+        shape.map_err(|error| format!("shape: {error}"))?;
         if !super::reference::is_hub_id(&self.hub.id) {
             return Err(format!("hub.id {:?}: expected owner/name", self.hub.id));
         }
@@ -305,6 +310,7 @@ mod tests {
             ("id = \"Qwen/", "id = \"", "hub.id"),
             ("licence", "license", "license"),
             ("\"none\"", "\"loud\"", "thinking"),
+            ("num_kv_heads = 2", "num_kv_heads = 3", "shape"),
         ];
         for (from, to, field) in cases {
             assert!(good.contains(from), "{from}");

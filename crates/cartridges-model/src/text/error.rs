@@ -144,4 +144,12 @@ pub enum TextError {
         /// What the probe conversation showed.
         message: String,
     },
+    /// A vocabulary that does not hold the bytes and control tokens.
+    #[error("a vocabulary of {found} tokens has no room for the {needed} that every text needs")]
+    SmallVocabulary {
+        /// Bytes, one pair and control tokens.
+        needed: usize,
+        /// The vocabulary.
+        found: usize,
+    },
 }

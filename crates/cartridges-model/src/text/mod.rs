@@ -1,6 +1,7 @@
 //! Text in and out of a model: tokenizer, chat template, message markers, streaming decoder.
 
 mod byte_alphabet;
+mod byte_tokenizer;
 mod chat_template;
 mod chat_tokenizer;
 mod error;

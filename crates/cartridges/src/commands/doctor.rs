@@ -1,18 +1,16 @@
 //! `cartridges doctor`: what this machine and this build can do.
 
-use std::hint::black_box;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use anyhow::Result;
+use cartridges_model::decoder::Precision;
 use cartridges_model::hub::{ModelCard, ModelRef, ResolveOptions, cards, resolve};
-use cartridges_ops::{DeviceChoice, linear};
+use cartridges_ops::DeviceChoice;
 use clap::Args;
-use rayon::prelude::*;
 use serde::Serialize;
 
+use super::bench::{host_copy_gb_per_s, matmul_gflops};
 use super::inspect::table::{bytes, fields, table};
 use crate::opening::RuntimeArgs;
 
@@ -112,8 +110,8 @@ pub fn run(args: DoctorArgs, runtime: &RuntimeArgs) -> Result<()> {
         speed: Speed {
             device: runtime.choice.to_string(),
             threads: runtime.threads,
-            matmul_gflops: matmul_gflops(&runtime.device)?,
-            copy_gb_per_s: copy_gb_per_s(),
+            matmul_gflops: matmul_gflops(&runtime.device, Precision::F32)?,
+            copy_gb_per_s: host_copy_gb_per_s(),
         },
     };
     let mut out = io::stdout().lock();
@@ -254,57 +252,6 @@ fn meminfo(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-/// The feed-forward multiplication of a small model, through the operation that models use.
-fn matmul_gflops(device: &Device) -> Result<f64> {
-    const SHAPE: [usize; 3] = [512, 896, 4864];
-    const ENOUGH: Duration = Duration::from_millis(600);
-    let [n, k, m] = SHAPE;
-    let matrix = |rows: usize, columns: usize| {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|i| (i % 251) as f32 / 251.0 - 0.5)
-            .collect();
-        Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), device)
-    };
-    let (x, weight) = (matrix(n, k), matrix(m, k));
-    let multiply = || -> Result<()> {
-        let product = linear(x.clone(), &weight);
-        device
-            .sync()
-            .ok()
-            .context("the device failed at a multiplication")?;
-        drop(black_box(product));
-        Ok(())
-    };
-    multiply()?;
-    let begin = Instant::now();
-    let mut rounds = 0u32;
-    while rounds < 3 || begin.elapsed() < ENOUGH {
-        multiply()?;
-        rounds += 1;
-    }
-    let operations = 2.0 * (n * k * m) as f64 * f64::from(rounds);
-    Ok(operations / begin.elapsed().as_secs_f64() / 1e9)
-}
-
-/// Copies 128 MiB a few times with all threads and takes the best.
-fn copy_gb_per_s() -> f64 {
-    const FLOATS: usize = 32 << 20;
-    const PIECE: usize = 1 << 18;
-    let source = vec![1.0f32; FLOATS];
-    let mut target = vec![0.0f32; FLOATS];
-    let mut best = f64::INFINITY;
-    for _ in 0..4 {
-        let begin = Instant::now();
-        target
-            .par_chunks_mut(PIECE)
-            .zip(source.par_chunks(PIECE))
-            .for_each(|(to, from)| to.copy_from_slice(from));
-        black_box(&target);
-        best = best.min(begin.elapsed().as_secs_f64());
-    }
-    (FLOATS * 4) as f64 / best / 1e9
 }
 
 #[cfg(test)]

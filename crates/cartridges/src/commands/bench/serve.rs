@@ -17,8 +17,9 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::requests::answer;
+use super::subject::SubjectArgs;
 use crate::figure;
-use crate::opening::{ModelArgs, RuntimeArgs, writable_folder};
+use crate::opening::{RuntimeArgs, writable_folder};
 use crate::provenance::{command, program, today};
 
 /// Many requests behind one cartridge, with an adapter, with the whole document in the prompt and its prefix
@@ -31,7 +32,7 @@ cartridges bench serve --document-tokens 1024,2048,4096 --max-batch 1,4,16 --out
 )]
 pub struct ServeBench {
     #[command(flatten)]
-    model: ModelArgs,
+    subject: SubjectArgs,
     /// Requests.
     #[arg(long, default_value_t = 16, value_name = "N")]
     requests: usize,
@@ -99,7 +100,7 @@ impl ServeBench {
             writable_folder(out)?;
         }
         let runtime = runtime.open()?;
-        let model = self.model.open(&runtime)?;
+        let model = self.subject.open(&runtime, None)?;
         let rows = self.rows(&model)?;
         if let Some(path) = &self.figure {
             let label = |row: &Throughput| format!("{}, {} at a time", row.condition, row.batch);
