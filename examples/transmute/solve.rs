@@ -127,7 +127,7 @@ pub fn solve(
                 let refined = refine(&material, &adapter, &refining, &mut |_, _| {
                     Ok(Flow::Continue)
                 })?;
-                (adapter, reached) = (refined.adapter, refined.after);
+                (adapter, reached) = (refined.adapter, refined.after.divergence);
             }
             println!(
                 "divergence from the teacher: {:.4} nats per token before, {reached:.4} now",

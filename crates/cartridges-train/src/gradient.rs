@@ -1,9 +1,9 @@
 //! Loss and gradient of one packed row behind one cartridge or several.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::cartridge::{Behind, Cartridge};
-use cartridges_model::decoder::{Decoder, LayerBatch, Packed};
+use cartridges_model::decoder::{Decoder, LayerBatch, ModelConfig, Packed};
 use cartridges_ops::{AttentionLayout, TopkTargets, topk_cross_entropy};
 
 use crate::before::Before;
@@ -162,37 +162,31 @@ pub fn gradient_among(
 ) -> Gradient {
     let before = Before { cartridges, seen };
     let plan = Plan::new(decoder, before, row);
-    match recompute {
-        Recompute::Nothing => one_graph(&plan, before),
-        Recompute::Layers => layer_by_layer(&plan, before),
-    }
+    let layers = before.num_layers();
+    let kept = match recompute {
+        Recompute::Nothing => layers,
+        Recompute::Layers => 0,
+        Recompute::Auto => light_layers(decoder.config(), row.ids.len()).min(layers),
+    };
+    walk(&plan, before, layers - kept)
 }
 
-/// The whole forward pass is kept and walked back once.
-fn one_graph(plan: &Plan<'_>, before: Before<'_>) -> Gradient {
-    let tracked = track(before.trainable());
-    let layers = (0..before.num_layers())
-        .map(|layer| before.layer_with(layer, |i| tracked[i].clone()))
-        .collect();
-    let hidden = plan.decoder.hidden(plan.batch(), &mut Behind(layers));
-    let (loss, objective) = plan.loss(hidden);
-    let mut gradients = objective.backward();
-    let tensors = tracked
-        .iter()
-        .map(|t| {
-            t.grad_remove(&mut gradients)
-                .unwrap_or_else(|| t.clone().inner().zeros_like())
-        })
-        .collect();
-    Gradient { loss, tensors }
+/// Of how many layers the backward pass over `tokens` rows needs no more memory than half of the model's
+/// matrices in f32: per layer the inputs of both norms, queries, keys, values, what attention gives, and both
+/// sides of the gate.
+fn light_layers(shape: &ModelConfig, tokens: usize) -> usize {
+    let heads = shape.head_dim * (2 * shape.num_heads + 2 * shape.num_kv_heads);
+    let row = 2 * shape.hidden_size + heads + 2 * shape.intermediate_size;
+    let budget = shape.matrix_values(shape.tie_word_embeddings) / 2;
+    budget / (tokens * row).max(1)
 }
 
-/// Only the layers' inputs are kept; each layer is run again, with its own small graph, on the way
-/// back. Memory does not grow with depth beyond one `[n, hidden]` tensor per layer.
-fn layer_by_layer(plan: &Plan<'_>, before: Before<'_>) -> Gradient {
+/// The layers from `first_kept` on are kept for the way back. Of those below only the inputs are, and each is
+/// run again with its own small graph, so that memory does not grow with their number beyond one
+/// `[n, hidden]` tensor per layer.
+fn walk(plan: &Plan<'_>, before: Before<'_>, first_kept: usize) -> Gradient {
     let decoder = plan.decoder;
     let config = decoder.config();
-    let count = before.num_layers();
     let angles = decoder.angles(&plan.positions);
     let trainable = before.trainable();
 
@@ -211,50 +205,74 @@ fn layer_by_layer(plan: &Plan<'_>, before: Before<'_>) -> Gradient {
             )
         })
     };
-    let mut inputs = Vec::with_capacity(count);
-    let mut x = decoder.embed(plan.ids);
-    for index in 0..count {
-        inputs.push(x.clone());
-        x = run(index, x, before.layer_with(index, |i| trainable[i].clone()));
-    }
-    let top = x.autodiff().require_grad();
-    let (loss, objective) = plan.loss(top.clone());
-    let mut gradients = objective.backward();
-    let mut flowing = top.grad_remove(&mut gradients);
-
-    let mut tensors: Vec<Tensor<3>> = trainable.iter().map(Tensor::zeros_like).collect();
-    for index in (0..count).rev() {
-        let Some(gradient) = flowing.take() else {
-            break;
-        };
-        // The first layer's input is constant.
-        let input = match index {
-            0 => inputs.remove(0),
-            _ => inputs.remove(index).autodiff().require_grad(),
-        };
-        let mut leaves: Vec<(usize, Tensor<3>)> = Vec::new();
-        let kv = before.layer_with(index, |i| {
+    // A layer's keys and values with those that are trained as leaves.
+    let tracked = |index: usize, leaves: &mut Vec<(usize, Tensor<3>)>| {
+        before.layer_with(index, |i| {
             let leaf = trainable[i].clone().autodiff().require_grad();
             leaves.push((i, leaf.clone()));
             leaf
-        });
-        let y = run(index, input.clone(), kv);
-        let mut gradients = (y * gradient.autodiff()).sum().backward();
+        })
+    };
+    // The first layer's input is constant.
+    let input = |index: usize, x: Tensor<2>| match index {
+        0 => x,
+        _ => x.autodiff().require_grad(),
+    };
+    let mut inputs = Vec::with_capacity(first_kept);
+    let mut x = decoder.embed(plan.ids);
+    for index in 0..first_kept {
+        inputs.push(x.clone());
+        x = run(index, x, before.layer_with(index, |i| trainable[i].clone()));
+    }
+    let mut leaves = Vec::new();
+    let bottom = input(first_kept, x);
+    let top = (first_kept..before.num_layers()).fold(bottom.clone(), |x, index| {
+        run(index, x, tracked(index, &mut leaves))
+    });
+    let (loss, objective) = plan.loss(top);
+    let mut tape = objective.backward();
+
+    let mut tensors: Vec<Tensor<3>> = trainable.iter().map(Tensor::zeros_like).collect();
+    let mut take = |leaves: Vec<(usize, Tensor<3>)>, tape: &mut Gradients| {
         for (i, leaf) in leaves {
-            if let Some(gradient) = leaf.grad_remove(&mut gradients) {
+            if let Some(gradient) = leaf.grad_remove(tape) {
                 tensors[i] = gradient;
             }
         }
+    };
+    take(leaves, &mut tape);
+    let mut flowing = match first_kept {
+        0 => None,
+        _ => bottom.grad_remove(&mut tape),
+    };
+    for (index, x) in inputs.into_iter().enumerate().rev() {
+        let Some(gradient) = flowing.take() else {
+            break;
+        };
+        let x = input(index, x);
+        let mut leaves = Vec::new();
+        let y = run(index, x.clone(), tracked(index, &mut leaves));
+        let mut tape = (y * gradient.autodiff()).sum().backward();
+        take(leaves, &mut tape);
         if index > 0 {
-            flowing = input.grad_remove(&mut gradients);
+            flowing = x.grad_remove(&mut tape);
         }
     }
     Gradient { loss, tensors }
 }
 
-fn track(tensors: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
-    tensors
-        .into_iter()
-        .map(|t| t.autodiff().require_grad())
-        .collect()
+#[cfg(test)]
+mod tests {
+    use cartridges_model::hub::find_card;
+
+    use super::light_layers;
+
+    #[test]
+    fn layers_are_kept_up_to_half_the_size_of_the_matrices() {
+        let shape = &find_card("smollm2-135m").unwrap().unwrap().shape;
+        // 134.5 million values in matrices; 5 760 of each token in each layer.
+        assert_eq!(light_layers(shape, 512), 134_479_872 / 2 / (512 * 5760));
+        assert_eq!(light_layers(shape, 512), 22);
+        assert_eq!(light_layers(shape, 20_000), 0);
+    }
 }

@@ -238,7 +238,7 @@ fn packed_logits_losses_and_gradients_are_those_of_pytorch() {
             &format!("{name} logits"),
         );
 
-        for recompute in [Recompute::Nothing, Recompute::Layers] {
+        for recompute in [Recompute::Nothing, Recompute::Layers, Recompute::Auto] {
             let gradient = row_gradient(&golden.decoder, &cartridge, &row, recompute);
             let pairs = row.targets.len() as f64;
             let wanted = f64::from(golden.floats("loss_mean_over_pairs")[0]);

@@ -52,7 +52,7 @@ pub use merge::{Finished, Merged, join, merge_finished};
 pub use merged_model::{MergedModel, write_merged_model};
 pub use rank::{Factors, Reduced, truncate};
 pub use reference::{ReferenceEstimator, ReferencePatch, reference_adapter};
-pub use refine::{RefineOptions, Refinement, Step, Tell, refine, untrained};
+pub use refine::{Look, RefineOptions, Refinement, Step, Tell, refine, untrained};
 pub use ridge::{
     Form, RidgeOptions, RidgeReport, RidgeRule, RidgeSolution, Solved, solve, solve_rows,
     system_matrix,

@@ -15,7 +15,7 @@ use cartridges_model::text::ChatTokenizer;
 use cartridges_model::weights::Weights;
 use cartridges_ops::DeviceChoice;
 use clap::{Args, ValueEnum};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::Value;
 
 use crate::progress::progress;
@@ -260,4 +260,10 @@ pub(crate) fn read_json(path: &Path, limit: u64) -> Result<Value> {
     }
     let text = std::fs::read(path).with_context(named)?;
     serde_json::from_slice(&text).with_context(named)
+}
+
+/// A setting by the word that stands for it in files.
+pub(crate) fn from_word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    T::deserialize(word.into_deserializer())
+        .map_err(|error: serde::de::value::Error| error.to_string())
 }

@@ -13,6 +13,7 @@ mod rows;
 mod simd;
 mod slices;
 mod tiles;
+mod unpack;
 
 pub use attention::attention_forward;
 pub use attention_grad::attention_grad;

@@ -1,4 +1,8 @@
-//! Products with packed weight rows: a few rows are unpacked into the cache, multiplied and dropped.
+//! Products with packed weight rows, which are unpacked on the way: into registers for a few rows of
+//! input, into the cache for many.
+
+use std::array;
+use std::borrow::Cow;
 
 use burn::backend::{DType, Flex};
 use burn::tensor::FloatDType;
@@ -7,107 +11,39 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Simd;
 use rayon::prelude::*;
 
 use super::blocks::matrix;
-use super::simd::vectorize;
+use super::simd::prefetch;
 use super::slices::{all_f32, contiguous, dims, tensor, values};
 use super::tiles::{COLUMNS, ROWS, Rows, column_tasks, products, rows_per_task};
+use super::unpack::{Blocks, Unpack, UnpackRows, WithUnpack, Words};
 use crate::packed::{self, BLOCK, PackedLayout, Packing};
 
 /// From this many input rows on, the library's blocked product wins over tiles in registers.
 const MANY_ROWS: usize = 96;
 /// Weight rows, or columns of the gradient, of one task of the library's product.
 const PANEL: usize = 256;
+/// Words that come from memory while others are multiplied.
+const AHEAD: usize = 2048;
 /// Values of the contraction that are unpacked at a time: a panel stays in the second cache.
 const DEPTH: usize = 1024;
 
-/// The blocks of a matrix.
-#[derive(Clone, Copy)]
-struct Blocks<'a> {
-    words: &'a [i32],
-    scales: &'a [f16],
+/// The blocks in plain order, if the fast loops apply to them.
+fn blocks<'a>(
+    words: &'a FlexTensor,
+    scales: &'a FlexTensor,
     layout: PackedLayout,
-}
-
-impl<'a> Blocks<'a> {
-    /// The blocks in plain order, if the fast loops apply to them.
-    fn new(words: &'a FlexTensor, scales: &'a FlexTensor, layout: PackedLayout) -> Option<Self> {
-        if words.dtype() != DType::I32 || scales.dtype() != DType::F16 {
-            return None;
-        }
-        Some(Self {
-            words: words.as_slice::<i32>()?,
-            scales: scales.as_slice::<f16>()?,
-            layout,
-        })
+) -> Option<Blocks<'a>> {
+    if words.dtype() != DType::I32 || scales.dtype() != DType::F16 {
+        return None;
     }
-
-    fn rows(&self) -> usize {
-        self.scales.len() / self.layout.blocks()
-    }
-
-    /// Unpacks the blocks `from .. to` of as many rows as there is room for, from row `first` on.
-    fn unpack_rows(&self, first: usize, (from, to): (usize, usize), out: &mut [f32]) {
-        vectorize(
-            #[inline(always)]
-            || {
-                for (row, out) in out.chunks_exact_mut((to - from) * BLOCK).enumerate() {
-                    self.unpack(first + row, (from, to), out);
-                }
-            },
-        );
-    }
-
-    /// Unpacks the blocks `from .. to` of row `at`.
-    #[inline(always)]
-    fn unpack(&self, at: usize, (from, to): (usize, usize), out: &mut [f32]) {
-        let count = self.layout.packing.block_words();
-        let first = at * self.layout.blocks();
-        let words = &self.words[(first + from) * count..(first + to) * count];
-        let mut scales = [0f32; 32];
-        for (start, packed) in self.scales[first + from..first + to].chunks(32).enumerate() {
-            let scales = &mut scales[..packed.len()];
-            packed.convert_to_f32_slice(scales);
-            let words = &words[32 * start * count..];
-            let out = out[32 * start * BLOCK..].as_chunks_mut::<BLOCK>().0;
-            match self.layout.packing {
-                Packing::Q8 => {
-                    for ((words, scale), out) in
-                        words.as_chunks::<8>().0.iter().zip(scales).zip(out)
-                    {
-                        q8(words, *scale, out);
-                    }
-                }
-                Packing::Q4 => {
-                    for ((words, scale), out) in
-                        words.as_chunks::<4>().0.iter().zip(scales).zip(out)
-                    {
-                        q4(words, *scale, out);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn q8(words: &[i32; 8], scale: f32, out: &mut [f32; BLOCK]) {
-    let bytes = words.map(i32::to_le_bytes);
-    for (byte, out) in bytes.as_flattened().iter().zip(out) {
-        *out = f32::from(*byte as i8) * scale;
-    }
-}
-
-#[inline(always)]
-fn q4(words: &[i32; 4], scale: f32, out: &mut [f32; BLOCK]) {
-    let bytes = words.map(i32::to_le_bytes);
-    let (low, high) = out.split_at_mut(BLOCK / 2);
-    for ((byte, low), high) in bytes.as_flattened().iter().zip(low).zip(high) {
-        *low = f32::from((byte & 15) as i8 - 8) * scale;
-        *high = f32::from((byte >> 4) as i8 - 8) * scale;
-    }
+    Some(Blocks {
+        words: words.as_slice::<i32>()?,
+        scales: scales.as_slice::<f16>()?,
+        layout,
+    })
 }
 
 pub fn unpack(
@@ -116,7 +52,7 @@ pub fn unpack(
     layout: PackedLayout,
     dtype: FloatDType,
 ) -> FlexTensor {
-    let blocks = Blocks::new(&words, &scales, layout).filter(|_| dtype == FloatDType::F32);
+    let blocks = blocks(&words, &scales, layout).filter(|_| dtype == FloatDType::F32);
     let Some(blocks) = blocks else {
         return packed::unpack::<Flex>(words, scales, layout, dtype);
     };
@@ -138,7 +74,7 @@ pub fn project_packed(
     scales: FlexTensor,
     layout: PackedLayout,
 ) -> FlexTensor {
-    let blocks = Blocks::new(&words, &scales, layout).filter(|_| all_f32(&[&x]));
+    let blocks = blocks(&words, &scales, layout).filter(|_| all_f32(&[&x]));
     let Some(blocks) = blocks else {
         return packed::project::<Flex>(x, words, scales, layout);
     };
@@ -156,64 +92,194 @@ pub fn project_packed(
 fn few_rows(x: Rows<'_>, weight: Blocks<'_>) -> Vec<f32> {
     let rows = weight.rows();
     let mut out = vec![0f32; x.len * rows];
-    let task_rows = rows_per_task(rows, x.width * x.len.max(1));
     let stride = weight.layout.blocks() * BLOCK;
+    let padded = padded(x, stride);
+    let x = Rows::packed(&padded, stride);
+    let task_rows = rows_per_task(rows, stride * x.len.max(1));
     column_tasks(&mut out, rows, task_rows)
         .into_par_iter()
         .enumerate()
         .for_each_init(
-            || vec![0f32; COLUMNS * stride],
-            |unpacked, (task, out)| {
-                Arch::new().dispatch(FewRows {
+            || vec![0f32; COLUMNS * weight.layout.blocks()],
+            |scales, (task, out)| {
+                let first = task * task_rows;
+                FewRows {
                     x,
                     weight,
-                    first: task * task_rows,
-                    unpacked,
+                    first,
+                    scales,
                     out,
-                });
+                }
+                .dispatch();
             },
         );
     out
 }
 
-/// `out[r][o] = w_(first + o) · x_r`.
+/// The rows with zeros up to the end of their last block.
+fn padded(x: Rows<'_>, stride: usize) -> Cow<'_, [f32]> {
+    if x.width == stride {
+        return Cow::Borrowed(x.values);
+    }
+    let mut out = vec![0f32; x.len * stride];
+    for (at, out) in out.chunks_exact_mut(stride).enumerate() {
+        out[..x.width].copy_from_slice(x.row(at));
+    }
+    Cow::Owned(out)
+}
+
+/// `out[r][o] = w_(first + o) · x_r`, where the rows of `x` are whole blocks.
 struct FewRows<'a> {
     x: Rows<'a>,
     weight: Blocks<'a>,
     first: usize,
-    unpacked: &'a mut [f32],
+    /// Room for the scales of [`COLUMNS`] rows.
+    scales: &'a mut [f32],
     out: Vec<&'a mut [f32]>,
 }
 
-impl WithSimd for FewRows<'_> {
-    type Output = ();
-
+impl WithUnpack for FewRows<'_> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn with_unpack<U: Unpack>(self, unpack: U) {
+        match self.weight.layout.packing {
+            _ if !U::IN_REGISTERS => self.through_cache(unpack),
+            Packing::Q8 => self.in_registers::<U, [i32; 8]>(unpack),
+            Packing::Q4 => self.in_registers::<U, [i32; 4]>(unpack),
+        }
+    }
+}
+
+impl FewRows<'_> {
+    #[inline(always)]
+    fn in_registers<U: Unpack, W: Words>(self, unpack: U) {
         let Self {
             x,
             weight,
             first,
-            unpacked,
+            scales,
             mut out,
         } = self;
-        let whole = weight.layout.blocks();
-        let stride = whole * BLOCK;
         let count = out.first().map_or(0, |part| part.len());
         for from in (0..count).step_by(COLUMNS) {
             let len = COLUMNS.min(count - from);
-            for (o, unpacked) in unpacked.chunks_exact_mut(stride).take(len).enumerate() {
-                weight.unpack(first + from + o, (0, whole), unpacked);
-            }
-            let here = Rows {
-                values: &*unpacked,
-                len,
-                width: x.width,
-                stride,
+            let (words, halves) = weight.part(first + from, len);
+            let scales = &mut scales[..halves.len()];
+            halves.convert_to_f32_slice(scales);
+            let here = Packed {
+                words: W::blocks(words),
+                scales,
             };
+            let mut ahead = weight.ahead(first + from + len, AHEAD, words.len());
             for ((_, x), out) in x.parts(ROWS).zip(out.chunks_mut(ROWS)) {
-                products(simd, here, x, &[], |o, r, value| out[r][from + o] = value);
+                let ahead = std::mem::take(&mut ahead);
+                let put = |o: usize, r: usize, value| out[r][from + o] = value;
+                match (len, x.len) {
+                    (4, 4) => tile::<U, W, 4, 4>(unpack, here, x, ahead, put),
+                    (4, 3) => tile::<U, W, 4, 3>(unpack, here, x, ahead, put),
+                    (4, 2) => tile::<U, W, 4, 2>(unpack, here, x, ahead, put),
+                    (4, 1) => tile::<U, W, 4, 1>(unpack, here, x, ahead, put),
+                    _ => one_by_one(unpack, here, x, put),
+                }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn through_cache<U: Unpack>(self, unpack: U) {
+        let Self {
+            x,
+            weight,
+            first,
+            mut out,
+            ..
+        } = self;
+        let count = out.first().map_or(0, |part| part.len());
+        let mut unpacked = vec![0f32; COLUMNS * x.width];
+        for from in (0..count).step_by(COLUMNS) {
+            let len = COLUMNS.min(count - from);
+            let unpacked = &mut unpacked[..len * x.width];
+            let rows = UnpackRows {
+                weight,
+                first: first + from,
+                blocks: (0, weight.layout.blocks()),
+                out: unpacked,
+            };
+            rows.with_unpack(unpack);
+            let here = Rows::packed(&*unpacked, x.width);
+            for ((_, x), out) in x.parts(ROWS).zip(out.chunks_mut(ROWS)) {
+                let put = |o: usize, r: usize, value| out[r][from + o] = value;
+                products(unpack.simd(), here, x, &[], put);
+            }
+        }
+    }
+}
+
+/// Packed weight rows with their scales in f32.
+#[derive(Clone, Copy)]
+struct Packed<'a, W> {
+    words: &'a [W],
+    scales: &'a [f32],
+}
+
+impl<W> Packed<'_, W> {
+    /// Row `at` of `blocks` blocks.
+    #[inline(always)]
+    fn row(&self, at: usize, blocks: usize) -> Self {
+        let here = at * blocks..(at + 1) * blocks;
+        Self {
+            words: &self.words[here.clone()],
+            scales: &self.scales[here],
+        }
+    }
+}
+
+/// The products of any number of rows.
+#[inline(always)]
+fn one_by_one<U: Unpack, W: Words>(
+    unpack: U,
+    weight: Packed<'_, W>,
+    x: Rows<'_>,
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    let blocks = x.width / BLOCK;
+    for o in 0..weight.scales.len() / blocks {
+        for (r, x) in x.parts(1) {
+            let here = weight.row(o, blocks);
+            tile::<U, W, 1, 1>(unpack, here, x, &[], |_, _, value| put(o, r, value));
+        }
+    }
+}
+
+/// Hands `put(o, r, weight_o · x_r)` every product of `O` with `R` rows, and calls `ahead` into the
+/// cache meanwhile.
+#[inline(always)]
+fn tile<U: Unpack, W: Words, const O: usize, const R: usize>(
+    unpack: U,
+    weight: Packed<'_, W>,
+    x: Rows<'_>,
+    ahead: &[i32],
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    let simd = unpack.simd();
+    let blocks = x.width / BLOCK;
+    let weight: [_; O] = array::from_fn(|o| weight.row(o, blocks));
+    let x: [_; R] = array::from_fn(|r| &x.row(r).as_chunks::<BLOCK>().0[..blocks]);
+    let mut sums = [[simd.splat_f32s(0.0); R]; O];
+    for at in 0..blocks {
+        prefetch(ahead, at, blocks);
+        for o in 0..O {
+            let block = weight[o].words[at].unpack(unpack, weight[o].scales[at]);
+            for r in 0..R {
+                let x = <U::Simd as Simd>::as_simd_f32s(&x[r][at]).0;
+                for (weight, x) in U::vectors(&block).iter().zip(x) {
+                    sums[o][r] = simd.mul_add_e_f32s(*weight, *x, sums[o][r]);
+                }
+            }
+        }
+    }
+    for (o, sums) in sums.into_iter().enumerate() {
+        for (r, sum) in sums.into_iter().enumerate() {
+            put(o, r, simd.reduce_sum_f32s(sum));
         }
     }
 }
@@ -299,7 +365,7 @@ pub fn project_packed_grad(
     scales: FlexTensor,
     layout: PackedLayout,
 ) -> FlexTensor {
-    let blocks = Blocks::new(&words, &scales, layout).filter(|_| all_f32(&[&grad]));
+    let blocks = blocks(&words, &scales, layout).filter(|_| all_f32(&[&grad]));
     let Some(weight) = blocks else {
         return packed::project_grad::<Flex>(grad, words, scales, layout);
     };

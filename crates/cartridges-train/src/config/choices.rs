@@ -36,6 +36,9 @@ pub enum LossPer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recompute {
+    /// As few of the lower layers as keep what is stored below half of the model's matrices in f32: none for
+    /// short rows.
+    Auto,
     /// Every layer's forward pass is run again in the backward pass: memory does not grow with depth.
     Layers,
     /// Nothing: faster by about a third, memory grows with depth times row length.

@@ -80,7 +80,7 @@ pub struct TrainConfig {
     /// Training on the student's own answers (default never). Needs the text: in the data's system prompts, or
     /// as the corpus.
     pub on_policy: OnPolicyConfig,
-    /// What is computed twice (default layers).
+    /// What is computed twice to save memory (default auto).
     pub recompute: Recompute,
     /// A checkpoint every so many steps; 0 means only at the end (default 50).
     pub save_every: usize,
@@ -134,7 +134,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             max_grad_norm: 0.0,
             on_policy: OnPolicyConfig::default(),
-            recompute: Recompute::Layers,
+            recompute: Recompute::Auto,
             save_every: 50,
             keep_last_n: 0,
             eval_every: 0,

@@ -9,5 +9,5 @@ mod tests;
 mod untrained;
 
 pub use options::RefineOptions;
-pub use run::{Refinement, Step, Tell, refine};
+pub use run::{Look, Refinement, Step, Tell, refine};
 pub use untrained::untrained;

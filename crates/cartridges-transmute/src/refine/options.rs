@@ -23,7 +23,8 @@ pub struct RefineOptions {
     pub background: f64,
     /// Most tokens behind a prompt in the batch of a step. Default 512.
     pub batch_tokens: usize,
-    /// Steps between two looks at the validation conversations; the factors of the best look are kept.
+    /// Steps between two looks at the validation conversations and at background that is kept out; the factors
+    /// with the least loss there are kept.
     /// Default 25.
     pub check_every: usize,
     /// Seed of the order of the batches. Default 0.

@@ -22,6 +22,8 @@ use crate::sweep::Material;
 
 /// Tokens behind a prompt in the batches of the teacher, who reads the prompt once for each.
 const LARGE: usize = 8192;
+/// Every so manieth background text is kept out.
+const KEEP_OUT: usize = 9;
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -30,20 +32,37 @@ pub struct Step {
     pub step: usize,
     /// The loss before it.
     pub loss: f64,
-    /// Divergence on the validation conversations after it, where it was looked at.
-    pub divergence: Option<f64>,
+    /// How good the factors are after it, where that was looked at.
+    pub look: Option<Look>,
+}
+
+/// How good an adapter is where it was not trained, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Look {
+    /// Divergence from the teacher on the validation conversations.
+    pub divergence: f64,
+    /// Divergence from the untouched model on background texts that are kept out; on all of them where
+    /// they are few.
+    pub background: f64,
+}
+
+impl Look {
+    /// What the refinement lowers.
+    fn objective(self, options: &RefineOptions) -> f64 {
+        self.divergence + options.background * self.background
+    }
 }
 
 /// Refined factors.
 #[derive(Debug, Clone)]
 pub struct Refinement {
-    /// The adapter with the least divergence on the validation conversations, or after the last step if
-    /// there are none.
+    /// The adapter with the least objective where it was looked at, or after the last step if there are no
+    /// validation conversations.
     pub adapter: HostAdapter,
-    /// Divergence on the validation conversations before the first step, in nats per token.
-    pub before: f64,
-    /// Divergence of [`Self::adapter`].
-    pub after: f64,
+    /// Before the first step.
+    pub before: Look,
+    /// Of [`Self::adapter`].
+    pub after: Look,
 }
 
 /// What is told of each step: the step, and the adapter where it is better than all before.
@@ -73,23 +92,30 @@ pub fn refine(
     }
     let pairs = material.paired(material.fit, options.batch_tokens, 0.0)?;
     let whole = material.paired(material.fit, LARGE, 0.0)?;
-    let base = material.background(options.batch_tokens)?;
+    let (trained, kept_out) = split(material.background);
+    let base = background(material, &trained, options.batch_tokens)?;
+    let quiet = background(material, &kept_out, LARGE)?;
     let judge = material.paired(material.validation, LARGE, 0.0)?;
     let hidden = options.hidden > 0.0;
     let facts = wanted(&whole.teacher, &pairs.student, options.top_k, hidden)?;
     let kept = wanted(&base, &base, options.top_k, false)?;
     let teacher = judge.teacher.finish(BatchAdapters::NONE);
-    let judged = |adapter: &Arc<ThoughtAdapter>| {
+    let untouched = quiet.clone().finish(BatchAdapters::NONE);
+    let judged = |adapter: &Arc<ThoughtAdapter>| -> Result<Look, TransmuteError> {
         let adapters = BatchAdapters::everywhere([adapter.clone()]);
         let student = judge.student.clone().finish(&adapters);
-        mean_divergence(decoder, &teacher, &student)
+        let touched = quiet.clone().finish(&adapters);
+        Ok(Look {
+            divergence: mean_divergence(decoder, &teacher, &student)?,
+            background: mean_divergence(decoder, &untouched, &touched)?,
+        })
     };
     let mut current = Arc::new(ThoughtAdapter::from_host(adapter, decoder.device()));
     let before = judged(&current)?;
     let mut best = (before, adapter.clone());
     let mut adam = Adam::new(&current.matrices());
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    let (mut order, mut quiet) = (Vec::new(), Vec::new());
+    let (mut order, mut texts) = (Vec::new(), Vec::new());
     for step in 1..=options.steps {
         let (mut loss, mut slope) = {
             let at = next(&mut order, facts.len(), &mut rng);
@@ -97,7 +123,7 @@ pub fn refine(
             gradient(&pairs.student, at, &current, wanted, weight, lowest)?
         };
         if options.background > 0.0 && !kept.is_empty() {
-            let at = next(&mut quiet, kept.len(), &mut rng);
+            let at = next(&mut texts, kept.len(), &mut rng);
             let (more, other) = gradient(&base, at, &current, &kept[at], 0.0, lowest)?;
             loss += options.background * more;
             let both = slope.into_iter().zip(other);
@@ -110,14 +136,14 @@ pub fn refine(
         let mut report = Step {
             step,
             loss,
-            divergence: None,
+            look: None,
         };
         let mut better = None;
         if step % options.check_every == 0 || step == options.steps {
-            let divergence = judged(&current)?;
-            report.divergence = Some(divergence);
-            if divergence < best.0 || teacher.is_empty() {
-                best = (divergence, to_host(adapter, &current)?);
+            let look = judged(&current)?;
+            report.look = Some(look);
+            if look.objective(options) < best.0.objective(options) || teacher.is_empty() {
+                best = (look, to_host(adapter, &current)?);
                 better = Some(&best.1);
             }
         }
@@ -130,6 +156,32 @@ pub fn refine(
         before,
         after: best.0,
     })
+}
+
+/// Background texts to train on, and those that are kept out of it.
+fn split(texts: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+    if texts.len() < KEEP_OUT {
+        return (texts.to_vec(), texts.to_vec());
+    }
+    let part = |kept_out: bool| {
+        let numbered = texts.iter().enumerate();
+        let part = numbered.filter(|(at, _)| (at % KEEP_OUT == KEEP_OUT - 1) == kept_out);
+        part.map(|(_, text)| text.clone()).collect()
+    };
+    (part(false), part(true))
+}
+
+/// Some background texts in place of all.
+fn background<'a>(
+    material: &Material<'a>,
+    texts: &'a [Vec<u32>],
+    batch_tokens: usize,
+) -> Result<Stream<'a>, TransmuteError> {
+    let part = Material {
+        background: texts,
+        ..*material
+    };
+    part.background(batch_tokens)
 }
 
 /// The next batch of a pass in random order.

@@ -86,7 +86,7 @@ pub struct TrainArgs {
     /// Packed rows per step.
     #[arg(long, value_name = "N")]
     rows_per_step: Option<usize>,
-    /// Keep the whole forward pass instead of running layers twice: faster, more memory.
+    /// Keep the whole forward pass of rows of any length, and run no layer twice: faster, more memory.
     #[arg(long)]
     no_recompute: bool,
     /// Where the run is logged: jsonl, tensorboard, wandb; may repeat.

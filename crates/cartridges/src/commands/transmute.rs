@@ -22,11 +22,12 @@ use cartridges_transmute::{
     sweep, untrained, validation_divergence,
 };
 use clap::{Args, ValueEnum};
-use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::{Value, json};
 
 use crate::interrupt::stop_flag;
-use crate::opening::{ModelArgs, RuntimeArgs, load_adapter, load_cartridge, writable_folder};
+use crate::opening::{
+    ModelArgs, RuntimeArgs, from_word, load_adapter, load_cartridge, writable_folder,
+};
 use crate::progress::progress;
 use crate::provenance::program;
 
@@ -160,12 +161,6 @@ impl fmt::Display for ContextChoice {
             Self::Cartridge(dir) => write!(f, "cartridge:{}", dir.display()),
         }
     }
-}
-
-/// A setting by the word that stands for it in files.
-fn from_word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
-    T::deserialize(word.into_deserializer())
-        .map_err(|error: serde::de::value::Error| error.to_string())
 }
 
 /// `--layers`.
@@ -332,7 +327,7 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         let refined = refine(&material, &start.adapter, &refining, &mut |step, better| {
             bar.set(step.step as u64, format!("loss {:.4}", step.loss));
             if let Some(adapter) = better {
-                report["divergence"]["refined"] = json!(step.divergence);
+                report["divergence"]["refined"] = json!(step.look);
                 report["refined_steps"] = json!(step.step);
                 report["seconds"] = json!(begin.elapsed().as_secs_f64());
                 save(adapter, &report)?;
@@ -342,7 +337,11 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
                 false => Flow::Continue,
             })
         })?;
-        reached = refined.after;
+        reached = refined.after.divergence;
+        let (before, after) = (refined.before.background, refined.after.background);
+        eprintln!(
+            "background {before:.4} nats per token from the untouched model before the refinement, {after:.4} now"
+        );
         if stop.load(Ordering::Relaxed) {
             bail!(
                 "the refinement was stopped; the best so far is in {out}, and --from {out} goes on with it",

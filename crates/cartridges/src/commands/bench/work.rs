@@ -9,7 +9,7 @@ use cartridges_engine::{Engine, EngineOptions, GenerateRequest};
 use cartridges_eval::Machine;
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::random_vectors;
-use cartridges_train::{PackedRow, Target, TrainConfig, Trainer};
+use cartridges_train::{PackedRow, Recompute, Target, TrainConfig, Trainer};
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +21,7 @@ use super::peak;
 use super::requests::answer;
 use super::subject::SubjectArgs;
 use crate::figure;
-use crate::opening::RuntimeArgs;
+use crate::opening::{RuntimeArgs, from_word};
 use crate::provenance::{command, program, today};
 
 /// Which work.
@@ -83,6 +83,9 @@ pub struct TrainBench {
     /// Measured steps; one goes before them.
     #[arg(long, value_name = "N", default_value_t = 5)]
     steps: usize,
+    /// What is computed twice to save memory: layers, nothing, or auto, which is nothing for short rows.
+    #[arg(long, default_value = "auto", value_parser = from_word::<Recompute>)]
+    recompute: Recompute,
 }
 
 /// A prompt behind a cartridge, to the first token of its answer.
@@ -138,6 +141,7 @@ impl TrainBench {
                 let decoder = &model.decoder;
                 let config = TrainConfig {
                     steps: steps + 1,
+                    recompute: self.recompute,
                     ..TrainConfig::default()
                 };
                 let start = random_vectors(decoder, prefix, 1, 1)?;

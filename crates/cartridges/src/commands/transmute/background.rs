@@ -13,7 +13,7 @@ use crate::progress::progress;
 
 /// Tokens of the pieces that texts are cut into, in turn. Short ones too: at its beginning a text has the
 /// model's attention sink, and all that may stand there is to stay as it is.
-const PIECES: [usize; 4] = [8, 24, 64, 256];
+const PIECES: [usize; 4] = [8, 24, 64, 512];
 /// Most tokens of an answer.
 const ANSWER: usize = 64;
 
