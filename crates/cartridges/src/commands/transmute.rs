@@ -327,7 +327,8 @@ pub fn run(args: TransmuteArgs, runtime: &RuntimeArgs) -> Result<()> {
         let refined = refine(&material, &start.adapter, &refining, &mut |step, better| {
             bar.set(step.step as u64, format!("loss {:.4}", step.loss));
             if let Some(adapter) = better {
-                report["divergence"]["refined"] = json!(step.look);
+                report["divergence"]["refined"] = json!(step.look.map(|look| look.divergence));
+                report["background_divergence"] = json!(step.look.map(|look| look.background));
                 report["refined_steps"] = json!(step.step);
                 report["seconds"] = json!(begin.elapsed().as_secs_f64());
                 save(adapter, &report)?;

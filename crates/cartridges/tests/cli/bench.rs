@@ -63,14 +63,12 @@ fn prompts_and_tokens_are_measured() {
 
 #[test]
 fn what_cannot_be_measured_is_named() {
-    let shape = ["--shape", "smollm2-135m"];
-    let wrong: [(&[&str], &str); 5] = [
+    let wrong: [(&[&str], &str); 4] = [
         (&["train", "--shape", "smollm9"], "smollm2-135m"),
         (
             &["train", "--shape", "smollm2-135m", "--seq", "300"],
             "--segment",
         ),
-        (&["prefill", "--layers", "2"], "--shape"),
         (
             &["prefill", "--shape", "smollm2-135m", "--prefix", "1"],
             "--prefix",
@@ -83,6 +81,4 @@ fn what_cannot_be_measured_is_named() {
     for (args, name) in wrong {
         fails(&[&["bench"], args].concat(), &[name]);
     }
-    let both = ["bench", "decode", "--model", "x"];
-    fails(&[&both[..], &shape].concat(), &["--model"]);
 }
