@@ -276,7 +276,12 @@ pub fn nobody() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// A card made for a test.
+/// A card made for a test, with the shape of some model.
 pub fn test_card(text: &str) -> &'static ModelCard {
-    Box::leak(Box::new(ModelCard::parse(text).unwrap()))
+    const SHAPE: &str = "architecture = 'llama', vocab_size = 512, hidden_size = 64, \
+         intermediate_size = 128, num_layers = 2, num_heads = 4, num_kv_heads = 2, head_dim = 16, \
+         rms_norm_eps = 1e-5, rope = { theta = 10000.0 }, max_position_embeddings = 512, \
+         tie_word_embeddings = true, qkv_bias = false, qk_norm = false";
+    let text = format!("shape = {{ {SHAPE} }}\n{text}");
+    Box::leak(Box::new(ModelCard::parse(&text).unwrap()))
 }
