@@ -1,4 +1,4 @@
-//! `cartridges adapter`: corpora put together and taken out again.
+//! `cartridges adapter`: corpora put together and taken out again, and how strongly they count.
 
 mod folder;
 
@@ -21,7 +21,7 @@ use crate::progress::progress;
 use crate::provenance::program;
 use folder::{PARTS, link_tree, parts};
 
-/// Merge adapters of several corpora, or take a corpus out of one.
+/// Merge adapters of several corpora, take a corpus out of one, or make one stronger or weaker.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Adapters that `cartridges transmute --keep-statistics` made can be merged with others of \
@@ -29,7 +29,8 @@ the same model, and a corpus can be taken out again. No model is loaded.
 
 Examples:
   cartridges adapter merge adapters/handbook adapters/prices --out adapters/both
-  cartridges adapter remove adapters/both --corpus runs/prices/dataset.parquet --out adapters/one"
+  cartridges adapter remove adapters/both --corpus runs/prices/dataset.parquet --out adapters/one
+  cartridges adapter scale adapters/handbook --by 0.75 --out adapters/gentle"
 )]
 pub struct AdapterArgs {
     #[command(subcommand)]
@@ -40,6 +41,7 @@ pub struct AdapterArgs {
 enum Command {
     Merge(MergeArgs),
     Remove(RemoveArgs),
+    Scale(ScaleArgs),
 }
 
 /// Make one adapter of several.
@@ -83,6 +85,23 @@ struct RemoveArgs {
     out: PathBuf,
 }
 
+/// Make an adapter stronger or weaker.
+///
+/// A weaker one changes other text less: the harm falls faster than what it knows. Statistics are left
+/// behind.
+#[derive(Debug, Clone, Args)]
+struct ScaleArgs {
+    /// Folder of the adapter.
+    #[arg(value_name = "ADAPTER")]
+    adapter: PathBuf,
+    /// What all its deltas are multiplied by.
+    #[arg(long, value_name = "FACTOR")]
+    by: f32,
+    /// Folder to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 /// `--by`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -105,12 +124,13 @@ struct How {
 /// Runs the command.
 ///
 /// # Errors
-/// If a folder holds no adapter with statistics, the adapters do not fit each other, a corpus is not there
+/// If a folder holds no adapter, or none with statistics where they are needed, the adapters do not fit each other, a corpus is not there
 /// or there twice, or the output cannot be written.
 pub fn run(args: AdapterArgs, _runtime: &RuntimeArgs) -> Result<()> {
     match args.command {
         Command::Merge(args) => merge_adapters(&args),
         Command::Remove(args) => remove_corpus(&args),
+        Command::Scale(args) => scale(&args),
     }
 }
 
@@ -214,6 +234,24 @@ fn add_up(args: &MergeArgs, fresh: FreshFolder) -> Result<()> {
         adapters.len(),
         out.display()
     );
+    Ok(())
+}
+
+fn scale(args: &ScaleArgs) -> Result<()> {
+    if !args.by.is_finite() || args.by <= 0.0 {
+        bail!("--by {}: expected a number above 0", args.by);
+    }
+    let fresh = FreshFolder::new(&args.out)?;
+    let (adapter, manifest) = load_adapter(&args.adapter)?;
+    let patches = adapter.patches().iter().cloned().map(|mut patch| {
+        patch.scale *= args.by;
+        patch
+    });
+    let scaled = HostAdapter::new(patches.collect())?;
+    let made_by = json!({ "program": program(), "scaled": args.by, "from": manifest.made_by });
+    save(&fresh, &scaled, &manifest.base_model, &made_by)?;
+    let out = fresh.finish()?;
+    println!("adapter times {} in {}", args.by, out.display());
     Ok(())
 }
 

@@ -243,6 +243,18 @@ fn corpora_are_merged_and_taken_out_again() {
     let (sum, _) = adapter(&place, "sum");
     let summed = plus(&delta(&one, 1), 1.0, &delta(&two, 1));
     close(&delta(&sum, 1), &summed, 1e-6);
+    works_alone(&place, "adapter scale path:sum --by 0.25 --out path:gentle");
+    let (gentle, made_by) = adapter(&place, "gentle");
+    assert_eq!(made_by["scaled"], 0.25);
+    assert_eq!(gentle.patches().len(), sum.patches().len());
+    for (weak, strong) in gentle.patches().iter().zip(sum.patches()) {
+        assert_eq!(weak.scale, 0.25 * strong.scale);
+        assert_eq!(weak.delta, strong.delta);
+    }
+    for by in ["0", "nan"] {
+        let scale = format!("adapter scale path:sum --by {by} --out path:none");
+        fails_alone(&place, &scale, &["--by"]);
+    }
 }
 
 /// Of an adapter that was made of both at once, statistics of each corpus are kept.
