@@ -157,7 +157,10 @@ impl ModelArgs {
 
 impl ModelArgs {
     /// Finds the model's files, fetching them if need be.
-    fn files(&self) -> Result<ModelFiles> {
+    ///
+    /// # Errors
+    /// If it cannot be found or fetched.
+    pub(crate) fn files(&self) -> Result<ModelFiles> {
         let reference = ModelRef::parse(&self.model)?;
         let mut options = ResolveOptions::from_env();
         options.offline |= self.offline;

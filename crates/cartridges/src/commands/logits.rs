@@ -2,21 +2,19 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, Tensor};
 use cartridges_model::adapter::{AdapterRegistry, BatchAdapters, load_adapter};
 use cartridges_model::atomic_file::write_atomic;
 use cartridges_model::cartridge::{Behind, HostCartridge, compose, load, torch::read_pt};
-use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
-use cartridges_model::hub::{ModelFiles, ModelRef, ResolveOptions, resolve};
+use cartridges_model::decoder::{Decoder, ModelConfig, Packed, Precision};
 use cartridges_model::weights::Weights;
 use cartridges_ops::AttentionLayout;
 use clap::Args;
 use serde_json::Value;
 
-use crate::opening::{ModelArgs, RuntimeArgs};
+use crate::opening::{ModelArgs, PrecisionChoice, Runtime, RuntimeArgs};
 
 /// Rows of logits that are in memory at once.
 const ROWS_AT_ONCE: usize = 128;
@@ -27,7 +25,7 @@ const LARGEST_IDS_FILE: u64 = 64 << 20;
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "The output is a safetensors file with one float32 tensor \"logits\" of \
-[tokens, vocabulary]. No tokenizer is needed.\n\nExamples:\n  echo '[9707, 11, 1879]' > ids.json\n  \
+[tokens, vocabulary]. No tokenizer is needed. Matrices are kept in f32 unless --precision names another form.\n\nExamples:\n  echo '[9707, 11, 1879]' > ids.json\n  \
 cartridges logits --model qwen2.5-coder-0.5b --ids ids.json --out logits.safetensors\n  cartridges \
 logits --ids ids.json --cartridge cartridges/handbook --out behind.safetensors"
 )]
@@ -62,7 +60,7 @@ pub fn run(args: LogitsArgs, runtime: &RuntimeArgs) -> Result<()> {
         .map(|path| read_cartridge(path))
         .collect::<Result<Vec<_>>>()?;
     let runtime = runtime.open()?;
-    let decoder = load_decoder(&args.model, &runtime.device)?;
+    let decoder = load_decoder(&args.model, &runtime)?;
     let config = decoder.config();
     if let Some((index, id)) = ids
         .iter()
@@ -187,8 +185,12 @@ fn check_shape(host: &HostCartridge, config: &ModelConfig) -> Result<()> {
 
 /// Finds the model and loads its decoder. The tokenizer is not touched, so a model without one can
 /// be compared too.
-fn load_decoder(args: &ModelArgs, device: &Device) -> Result<Decoder> {
-    let files = find(args)?;
+fn load_decoder(args: &ModelArgs, runtime: &Runtime) -> Result<Decoder> {
+    let files = args.files()?;
+    let precision = match args.precision {
+        PrecisionChoice::Auto => Precision::F32,
+        chosen => chosen.plain(runtime.choice),
+    };
     let path = files.path.as_path();
     let weights = Weights::open(path)?;
     let config = match weights.config() {
@@ -196,22 +198,14 @@ fn load_decoder(args: &ModelArgs, device: &Device) -> Result<Decoder> {
         None => ModelConfig::from_file(&path.join("config.json"))?,
     };
     let progress = crate::progress::progress(1, "loading model", "MiB");
-    let decoder = Decoder::load(config, &weights, device, &mut |done, total| {
+    let tell = &mut |done, total| {
         progress.set_total((total >> 20) as u64);
         progress.set((done >> 20) as u64, String::new());
-    })
-    .with_context(|| format!("loading {}", files.id))?;
+    };
+    let decoder = Decoder::load_as(config, &weights, precision, &runtime.device, tell);
+    let decoder = decoder.with_context(|| format!("loading {}", files.id))?;
     drop(progress);
     Ok(decoder)
-}
-
-fn find(args: &ModelArgs) -> Result<ModelFiles> {
-    let mut options = ResolveOptions::from_env();
-    options.offline |= args.offline;
-    options.revision.clone_from(&args.revision);
-    options.progress = true;
-    options.notice = Some(Arc::new(|line| eprintln!("{line}")));
-    Ok(resolve(&ModelRef::parse(&args.model)?, &options)?)
 }
 
 /// Keys and values of the cartridges, before those of the tokens, and how many slots that is.

@@ -121,6 +121,24 @@ fn logits_are_those_of_transformers() {
 }
 
 #[test]
+fn a_precision_that_is_named_is_used() {
+    let (ids, wanted, vocab) = reference();
+    let home = TempDir::new().unwrap();
+    let (model, out) = (fixture("tiny-qwen2"), home.path().join("out.safetensors"));
+    let file = write_ids(home.path(), &ids);
+    let args = ["logits", "--model", text(&model), "--ids", text(&file)];
+    let coarse = ["--precision", "q8", "--out", text(&out)];
+    works(&[&args[..], &coarse].concat());
+    let bytes = std::fs::read(&out).unwrap();
+    let found = floats(&SafeTensors::deserialize(&bytes).unwrap(), "logits");
+    assert_eq!(found.len(), ids.len() * vocab);
+    let apart = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs());
+    let most = apart.fold(0f32, f32::max);
+    // Eight bits are coarser than the 1e-4 of f32, and no more than that.
+    assert!(most > 1e-3 && most < 0.5, "{most}");
+}
+
+#[test]
 fn logits_behind_the_keys_of_the_beginning_are_those_of_the_whole() {
     let home = TempDir::new().unwrap();
     let (ids, wanted, vocab) = reference();
