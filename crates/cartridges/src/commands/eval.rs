@@ -153,7 +153,14 @@ pub fn run(args: EvalArgs, runtime: &RuntimeArgs) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match args.json {
         true => writeln!(stdout, "{}", serde_json::to_string_pretty(&report)?)?,
-        false => write!(stdout, "{}", report.table())?,
+        false => {
+            let (seed, samples) = (suite.options.seed, suite.options.samples);
+            write!(stdout, "{}", report.table())?;
+            writeln!(
+                stdout,
+                "\nseeds: 1 (seed {seed}) · answers to each question: {samples}"
+            )?;
+        }
     }
     Ok(())
 }
