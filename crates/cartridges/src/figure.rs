@@ -1,7 +1,10 @@
 //! Small figures as SVG, readable on light and dark ground.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use cartridges_eval::escaped;
 
 const WIDTH: f64 = 720.0;
@@ -9,9 +12,18 @@ const LABEL: f64 = 240.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 54.0;
 
+/// Writes [`bars`] to a file.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn save_bars(path: &Path, title: &str, unit: &str, rows: &[(String, f64)]) -> Result<()> {
+    let written = fs::write(path, bars(title, unit, rows));
+    written.with_context(|| format!("writing {}", path.display()))
+}
+
 /// Horizontal bars, one for each `(label, value)`, the longest over the whole width. Values are finite
 /// and not negative.
-pub fn bars(title: &str, unit: &str, rows: &[(&str, f64)]) -> String {
+fn bars(title: &str, unit: &str, rows: &[(impl AsRef<str>, f64)]) -> String {
     let most = rows
         .iter()
         .map(|row| row.1)
@@ -29,7 +41,7 @@ pub fn bars(title: &str, unit: &str, rows: &[(&str, f64)]) -> String {
     for (index, (label, value)) in rows.iter().enumerate() {
         let y = TOP + ROW * index as f64;
         let length = (WIDTH - LABEL - 110.0) * value / most;
-        let (middle, label) = (y + 17.0, escaped(label));
+        let (middle, label) = (y + 17.0, escaped(label.as_ref()));
         // A string takes whatever is written to it.
         let _ = writeln!(
             out,

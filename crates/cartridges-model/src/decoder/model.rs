@@ -82,9 +82,8 @@ impl Decoder {
 
     /// Bytes that the matrices take.
     pub fn resident_bytes(&self) -> usize {
-        let layers = self.layers.iter().flat_map(Layer::matrices);
-        let all = layers.chain([&self.embedding]).chain(&self.head);
-        all.map(Matrix::resident_bytes).sum()
+        let table = self.head.as_ref().map(|_| self.embedding.resident_bytes());
+        self.bytes_per_pass() + table.unwrap_or(0)
     }
 
     /// Bytes of the matrices that every pass reads: all but an embedding table that is not the head.

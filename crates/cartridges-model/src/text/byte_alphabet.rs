@@ -15,19 +15,15 @@ pub(super) fn byte_of(character: char) -> Option<u8> {
     }
 }
 
-/// The character that stands for a byte.
-pub(super) fn character_of(byte: u8) -> char {
-    match byte {
-        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-        0..=0x20 => shifted(byte, 0x100),
-        0x7f..=0xa0 => shifted(byte - 0x7f, 0x121),
-        0xad => shifted(0, 0x143),
+/// The characters of the alphabet in the order of their bytes.
+pub(super) fn characters() -> [char; 256] {
+    let mut all = [char::default(); 256];
+    for character in '\u{21}'..='\u{143}' {
+        if let Some(byte) = byte_of(character) {
+            all[usize::from(byte)] = character;
+        }
     }
-}
-
-/// The character `by` places behind one of those above Latin-1.
-fn shifted(by: u8, first: u32) -> char {
-    char::from_u32(first + u32::from(by)).unwrap_or_default()
+    all
 }
 
 /// The bytes a token stands for. A token with a character outside the alphabet (an added token
@@ -39,7 +35,7 @@ pub(super) fn token_bytes(token: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{byte_of, character_of};
+    use super::{byte_of, characters};
 
     #[test]
     fn every_byte_has_exactly_one_character() {
@@ -55,7 +51,7 @@ mod tests {
             };
             let character = char::from_u32(code).unwrap();
             assert_eq!(byte_of(character).map(u32::from), Some(byte));
-            assert_eq!(character_of(byte as u8), character);
+            assert_eq!(characters()[byte as usize], character);
         }
         assert_eq!(byte_of(char::from_u32(next).unwrap()), None);
         assert_eq!(byte_of(' '), None);

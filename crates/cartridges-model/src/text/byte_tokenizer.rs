@@ -1,6 +1,6 @@
 //! A tokenizer for models that have none, such as random ones.
 
-use super::byte_alphabet::character_of;
+use super::byte_alphabet::characters;
 use super::{CHATML_TEMPLATE, ChatTokenizer, TextError};
 use crate::weights::TokenizerParts;
 
@@ -14,7 +14,7 @@ impl ChatTokenizer {
     /// # Errors
     /// If `vocab_size` is less than 260.
     pub fn of_bytes(vocab_size: usize) -> Result<Self, TextError> {
-        let mut tokens: Vec<String> = (0..=255).map(|b| character_of(b).to_string()).collect();
+        let mut tokens: Vec<String> = characters().map(String::from).into();
         tokens.push("th".to_owned());
         let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
         tokens.extend(control.map(str::to_owned));

@@ -93,8 +93,8 @@ pub fn refine(
     let pairs = material.paired(material.fit, options.batch_tokens, 0.0)?;
     let whole = material.paired(material.fit, LARGE, 0.0)?;
     let (trained, kept_out) = split(material.background);
-    let base = background(material, &trained, options.batch_tokens)?;
-    let quiet = background(material, &kept_out, LARGE)?;
+    let base = material.background(&trained, options.batch_tokens)?;
+    let quiet = material.background(&kept_out, LARGE)?;
     let judge = material.paired(material.validation, LARGE, 0.0)?;
     let hidden = options.hidden > 0.0;
     let facts = wanted(&whole.teacher, &pairs.student, options.top_k, hidden)?;
@@ -159,29 +159,17 @@ pub fn refine(
 }
 
 /// Background texts to train on, and those that are kept out of it.
-fn split(texts: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+fn split(texts: &[Vec<u32>]) -> (Vec<&[u32]>, Vec<&[u32]>) {
+    let all = texts.iter().map(Vec::as_slice);
     if texts.len() < KEEP_OUT {
-        return (texts.to_vec(), texts.to_vec());
+        return (all.clone().collect(), all.collect());
     }
     let part = |kept_out: bool| {
-        let numbered = texts.iter().enumerate();
+        let numbered = all.clone().enumerate();
         let part = numbered.filter(|(at, _)| (at % KEEP_OUT == KEEP_OUT - 1) == kept_out);
-        part.map(|(_, text)| text.clone()).collect()
+        part.map(|(_, text)| text).collect()
     };
     (part(false), part(true))
-}
-
-/// Some background texts in place of all.
-fn background<'a>(
-    material: &Material<'a>,
-    texts: &'a [Vec<u32>],
-    batch_tokens: usize,
-) -> Result<Stream<'a>, TransmuteError> {
-    let part = Material {
-        background: texts,
-        ..*material
-    };
-    part.background(batch_tokens)
 }
 
 /// The next batch of a pass in random order.

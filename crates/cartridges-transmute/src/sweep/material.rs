@@ -89,18 +89,16 @@ impl<'a> Material<'a> {
         })
     }
 
-    /// The background behind the student's cartridge.
-    pub(crate) fn background(&self, batch_tokens: usize) -> Result<Stream<'a>, TransmuteError> {
+    /// Background texts, all or some, behind the student's cartridge.
+    pub(crate) fn background(
+        &self,
+        texts: &[impl AsRef<[u32]>],
+        batch_tokens: usize,
+    ) -> Result<Stream<'a>, TransmuteError> {
         let device: &Device = self.decoder.device();
-        let rows: Vec<Vec<usize>> = self
-            .background
-            .iter()
-            .map(|ids| (0..ids.len()).collect())
-            .collect();
-        let texts = self.background.iter().zip(&rows);
-        let all: Vec<(&[u32], &[usize])> = texts
-            .map(|(ids, rows)| (ids.as_slice(), rows.as_slice()))
-            .collect();
+        let texts = texts.iter().map(AsRef::as_ref);
+        let rows: Vec<Vec<usize>> = texts.clone().map(|ids| (0..ids.len()).collect()).collect();
+        let all: Vec<(&[u32], &[usize])> = texts.zip(rows.iter().map(Vec::as_slice)).collect();
         let lengths = all.iter().map(|(ids, _)| ids.len());
         let batches = cuts(lengths, batch_tokens)
             .into_iter()

@@ -80,7 +80,7 @@ pub fn sweep(
     }
     let mut pairs = material.paired(material.fit, options.batch_tokens, options.questions)?;
     let mut judge = material.paired(material.validation, options.batch_tokens, 0.0)?;
-    let mut base = material.background(options.batch_tokens)?;
+    let mut base = material.background(material.background, options.batch_tokens)?;
     let mut background = base.clone();
     if options.weighting == Weighting::Divergence {
         weigh(&mut pairs)?;

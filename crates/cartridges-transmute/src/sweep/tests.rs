@@ -154,7 +154,7 @@ fn background_keeps_the_model_nearer_to_itself() {
             background: &background,
             ..material
         };
-        let base = looked.background(2048).unwrap();
+        let base = looked.background(looked.background, 2048).unwrap();
         let before = base.clone().finish(BatchAdapters::NONE);
         crate::divergence::mean_divergence(&decoder, &before, &base.finish(&patched)).unwrap()
     };

@@ -237,8 +237,8 @@ fn cpu_name() -> Option<String> {
 fn memory() -> Memory {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     Memory {
-        total_bytes: meminfo(&text, "MemTotal:"),
-        available_bytes: meminfo(&text, "MemAvailable:"),
+        total_bytes: kib_line(&text, "MemTotal:"),
+        available_bytes: kib_line(&text, "MemAvailable:"),
     }
 }
 
@@ -248,7 +248,7 @@ pub(super) fn available_memory() -> Option<u64> {
 }
 
 /// A line such as `MemTotal:  16303428 kB`, in bytes.
-fn meminfo(text: &str, key: &str) -> Option<u64> {
+pub(super) fn kib_line(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
@@ -261,8 +261,12 @@ mod tests {
     #[test]
     fn memory_lines_are_kibibytes() {
         let text = "MemTotal:       2048 kB\nMemAvailable:   nonsense kB\n";
-        assert_eq!(meminfo(text, "MemTotal:"), Some(2 << 20));
-        assert_eq!(meminfo(text, "MemAvailable:"), None);
-        assert_eq!(meminfo(text, "SwapTotal:"), None);
+        assert_eq!(kib_line(text, "MemTotal:"), Some(2 << 20));
+        assert_eq!(kib_line(text, "MemAvailable:"), None);
+        assert_eq!(kib_line(text, "SwapTotal:"), None);
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS: many kB\n";
+        assert_eq!(kib_line(status, "VmHWM:"), Some(2 << 20));
+        assert_eq!(kib_line(status, "VmRSS:"), None);
+        assert_eq!(kib_line(status, "VmSwap:"), None);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use cartridges_engine::{Engine, GenerateRequest, RequestId, StepEvent};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
 /// How requests were answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,8 +78,13 @@ pub fn answer(
     })
 }
 
+/// Random tokens of a vocabulary.
+pub(super) fn random_ids(rng: &mut ChaCha8Rng, count: usize, vocab: u32) -> Vec<u32> {
+    (0..count).map(|_| rng.random_range(0..vocab)).collect()
+}
+
 /// The 50th and 95th percentile.
-fn percentiles(values: &mut [f64]) -> [f64; 2] {
+pub(super) fn percentiles(values: &mut [f64]) -> [f64; 2] {
     values.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let index = (share * values.len() as f64).ceil() as usize;

@@ -5,18 +5,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use cartridges_engine::{Engine, EngineOptions, GenerateRequest};
 use cartridges_eval::{ConditionKind, Corpus, Machine, Report, Throughput};
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::random_vectors;
 use cartridges_transmute::{SweepOptions, untrained};
 use clap::Args;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::requests::answer;
+use super::requests::{answer, random_ids};
 use super::subject::SubjectArgs;
 use crate::figure;
 use crate::opening::{RuntimeArgs, writable_folder};
@@ -108,7 +108,6 @@ impl ServeBench {
                 .iter()
                 .map(|row| (label(row), row.tokens_per_second))
                 .collect();
-            let bars: Vec<(&str, f64)> = bars.iter().map(|(l, v)| (l.as_str(), *v)).collect();
             let title = format!(
                 "{} requests, {} slots for {:?} tokens, {} tokens of KV memory · {}",
                 self.requests,
@@ -117,8 +116,7 @@ impl ServeBench {
                 self.kv_tokens,
                 model.identity.id
             );
-            std::fs::write(path, figure::bars(&title, "tok/s", &bars))
-                .with_context(|| format!("writing {}", path.display()))?;
+            figure::save_bars(path, &title, "tok/s", &bars)?;
         }
         let report = Report {
             program: program(),
@@ -156,8 +154,7 @@ impl ServeBench {
     fn rows(&self, model: &Arc<LanguageModel>) -> Result<Vec<Throughput>> {
         let vocab = model.decoder.config().vocab_size as u32;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut ids =
-            |count: usize| -> Vec<u32> { (0..count).map(|_| rng.random_range(0..vocab)).collect() };
+        let mut ids = |count: usize| random_ids(&mut rng, count, vocab);
         let questions: Vec<Vec<u32>> = (0..self.requests)
             .map(|_| ids(self.prompt_tokens))
             .collect();

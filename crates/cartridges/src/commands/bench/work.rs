@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cartridges_engine::{Engine, EngineOptions, GenerateRequest};
+use cartridges_engine::{CartridgeHandle, Engine, EngineOptions, GenerateRequest};
 use cartridges_eval::Machine;
 use cartridges_model::LanguageModel;
 use cartridges_model::cartridge::random_vectors;
@@ -18,29 +18,11 @@ use super::ceilings::Ceilings;
 use super::cost::{Rows, bytes_read, forward_operations, training_operations};
 use super::measured::{Measured, Results};
 use super::peak;
-use super::requests::answer;
+use super::requests::{answer, percentiles, random_ids};
 use super::subject::SubjectArgs;
 use crate::figure;
 use crate::opening::{RuntimeArgs, from_word};
 use crate::provenance::{command, program, today};
-
-/// Which work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
-    Train,
-    Prefill,
-    Decode,
-}
-
-impl Work {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Prefill => "prefill",
-            Self::Decode => "decode",
-        }
-    }
-}
 
 /// What all kinds of work have in common.
 #[derive(Debug, Clone, Args)]
@@ -135,7 +117,7 @@ impl TrainBench {
             bail!("--seq {seq} is no multiple of --segment {segment}");
         }
         self.common
-            .run(Work::Train, runtime, seq, &|model, prefix, seq| {
+            .run("train", runtime, seq, &|model, prefix, seq| {
                 let row = random_row(model, seq, *segment);
                 let rows = Rows::packed(seq / segment, *segment, prefix);
                 let decoder = &model.decoder;
@@ -154,7 +136,7 @@ impl TrainBench {
                     times.push(begin.elapsed().as_secs_f64());
                 }
                 Ok(Found {
-                    seconds: median(&mut times[1..]),
+                    seconds: percentiles(&mut times[1..])[0],
                     tokens: seq,
                     together: seq / segment,
                     operations: training_operations(decoder.config(), rows),
@@ -168,7 +150,7 @@ impl PrefillBench {
     pub(super) fn run(&self, runtime: &RuntimeArgs) -> Result<()> {
         not_zero("--seq", &self.seq)?;
         not_zero("--steps", &[self.steps])?;
-        let name = Work::Prefill;
+        let name = "prefill";
         self.common
             .run(name, runtime, &self.seq, &|model, prefix, seq| {
                 let mut behind = Behind::new(model, prefix, 1, seq + 1)?;
@@ -184,7 +166,7 @@ impl PrefillBench {
                     ..Rows::packed(1, seq, prefix)
                 };
                 Ok(Found {
-                    seconds: median(&mut times[1..]),
+                    seconds: percentiles(&mut times[1..])[0],
                     tokens: seq,
                     together: 1,
                     operations: forward_operations(model.decoder.config(), rows),
@@ -200,7 +182,7 @@ impl DecodeBench {
         if self.tokens < 4 {
             bail!("--tokens must be at least 4, so that there is something to measure");
         }
-        let (name, tokens) = (Work::Decode, self.tokens);
+        let (name, tokens) = ("decode", self.tokens);
         self.common
             .run(name, runtime, &self.batch, &|model, prefix, batch| {
                 let mut behind = Behind::new(model, prefix, batch, tokens + 1)?;
@@ -242,7 +224,7 @@ type Measure<'a> = dyn Fn(&Arc<LanguageModel>, usize, usize) -> Result<Found> + 
 impl Common {
     fn run(
         &self,
-        work: Work,
+        work: &'static str,
         runtime: &RuntimeArgs,
         sizes: &[usize],
         measure: &Measure<'_>,
@@ -286,21 +268,17 @@ impl Common {
             unreachable!("there is at least one depth");
         };
         if let Some(path) = &self.figure {
-            let labels = rows.iter().map(|row| {
+            let bar = |row: &Measured| {
                 let Measured { layers, prefix, .. } = row;
-                format!("{layers} layers, {prefix} slots, {} tokens", row.tokens)
-            });
-            let labels: Vec<String> = labels.collect();
-            let bars = labels.iter().zip(&rows);
-            let bars: Vec<(&str, f64)> = bars
-                .map(|(label, row)| (label.as_str(), 1e3 * row.seconds))
-                .collect();
-            let title = format!("{}, {precision} · {model}", work.name());
-            std::fs::write(path, figure::bars(&title, "ms", &bars))
-                .with_context(|| format!("writing {}", path.display()))?;
+                let label = format!("{layers} layers, {prefix} slots, {} tokens", row.tokens);
+                (label, 1e3 * row.seconds)
+            };
+            let bars: Vec<(String, f64)> = rows.iter().map(bar).collect();
+            let title = format!("{}, {precision} · {model}", work);
+            figure::save_bars(path, &title, "ms", &bars)?;
         }
         let results = Results {
-            work: work.name(),
+            work,
             model,
             precision: precision.to_string(),
             device: runtime.choice.to_string(),
@@ -318,7 +296,7 @@ impl Common {
 /// An engine with a cartridge of random keys and values.
 struct Behind {
     engine: Engine,
-    handle: cartridges_engine::CartridgeHandle,
+    handle: CartridgeHandle,
     vocab: u32,
 }
 
@@ -345,10 +323,7 @@ impl Behind {
     /// Requests with prompts of random tokens and answers of exactly `new` tokens.
     fn requests(&self, count: usize, prompt: usize, new: usize, seed: u64) -> Vec<GenerateRequest> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut ids = || -> Vec<u32> {
-            let drawn = (0..prompt).map(|_| rng.random_range(0..self.vocab));
-            drawn.collect()
-        };
+        let mut ids = || random_ids(&mut rng, prompt, self.vocab);
         (0..count)
             .map(|_| GenerateRequest {
                 cartridges: vec![self.handle],
@@ -364,7 +339,7 @@ fn random_row(model: &LanguageModel, seq: usize, segment: usize) -> PackedRow {
     let vocab = model.decoder.config().vocab_size as u32;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut row = PackedRow {
-        ids: (0..seq).map(|_| rng.random_range(0..vocab)).collect(),
+        ids: random_ids(&mut rng, seq, vocab),
         lengths: vec![segment; seq / segment],
         ..PackedRow::default()
     };
@@ -387,10 +362,4 @@ fn not_zero(name: &str, values: &[usize]) -> Result<()> {
         bail!("{name} must be at least 1");
     }
     Ok(())
-}
-
-/// The middle one.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
