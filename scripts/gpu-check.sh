@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks and times a device in one go: opens it, compares logits with the processor's in f32 and bf16, runs the
-# whole program small, and prints the table of `cartridges bench`.
+# whole program small, and prints the table of `cartridges bench`; and, where Python has PyTorch with CUDA, the same work
+# by both.
 #
 #     scripts/gpu-check.sh PROGRAM [DEVICE] [SHAPE...]
 #
@@ -67,6 +68,12 @@ for shape in "$@"; do
     json() { echo "$out/$shape-$1.json"; }
     part "train $shape" bench train --shape "$shape" --seq "$tokens" --prefix "$tokens" --out "$(json train)"
     part "prefill $shape" bench prefill --shape "$shape" --seq "$tokens" --prefix "$tokens" --out "$(json prefill)"
+    if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+        for mode in "" --compile; do
+            part "against PyTorch $mode, $shape" python3 "$(dirname "$0")/bench/against-torch.py" --program "$program" \
+                --device "$device" --shape "$shape" --precision "$precision" --rounds 1 $mode
+        done
+    fi
     part "decode $shape" bench decode --shape "$shape" --batch 1,16 --prefix "$tokens" --out "$(json decode)"
 done
 exit "$failed"

@@ -177,6 +177,17 @@ impl DeviceChoice {
     }
 }
 
+/// Bytes of the largest tensor that the device can hold in one piece.
+pub(crate) fn largest_buffer(device: &Device) -> usize {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() {
+        let most = device.client().properties().memory.max_page_size;
+        return usize::try_from(most).unwrap_or(usize::MAX);
+    }
+    let _ = device;
+    usize::MAX
+}
+
 /// Keeps compiled kernels, and what was measured to choose among them, in the user's cache folder.
 /// Without that every process compiles and measures for a minute before its first answer. Settings of
 /// CubeCL's own (`cubecl.toml`, environment variables) still count.

@@ -105,13 +105,11 @@ pub fn topk_cross_entropy(
                 head.clone().into_dispatch(),
                 targets,
             ),
-            Matrix::Packed(packed) => {
+            head => {
                 let logits = head.project(hidden).into_dispatch();
                 let (loss, grad) = Dispatch::cross_entropy_of_logits(logits, targets);
-                let (words, scales, layout) = packed.parts();
-                let (words, scales) = (words.into_dispatch(), scales.into_dispatch());
-                let grad = Dispatch::project_packed_grad(grad, words, scales, layout);
-                (loss, grad)
+                let grad = head.project_grad(Tensor::from_dispatch(grad));
+                (loss, grad.into_dispatch())
             }
         };
         sum += Tensor::<1>::from_dispatch(loss).into_scalar::<f32>() as f64;

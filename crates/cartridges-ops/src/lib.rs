@@ -14,6 +14,8 @@
 mod autodiff;
 #[cfg(feature = "cpu")]
 mod cpu;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 mod device;
 mod functions;
 mod layout;

@@ -291,10 +291,91 @@ impl DecoderOps for burn::backend::NdArray {}
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl DecoderOps for burn_cubecl::CubeBackend {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        portable::linear_as_weight::<Self>(x, weight)
+        crate::cube::project(x, weight)
     }
 
     fn project_grad(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        portable::linear_grad_as_weight::<Self>(grad, weight)
+        crate::portable::linear_grad_as_weight::<Self>(grad, weight)
+    }
+
+    fn unpack(
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        crate::cube::unpack(words, scales, layout, dtype)
+    }
+
+    fn project_packed(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        crate::cube::project_packed(x, words, scales, layout)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        crate::cube::rms_norm(x, gamma, eps)
+    }
+
+    fn rms_norm_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::cube::rms_norm_grad(x, gamma, grad, eps)
+    }
+
+    fn rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        crate::cube::rotary(x, cos, sin, inverse)
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::cube::swiglu(gate, up)
+    }
+
+    fn swiglu_grad(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cube::swiglu_grad(gate, up, grad)
+    }
+
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cube::attention_forward(q, k, v, layout)
+    }
+
+    fn attention_grad(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sum: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        crate::cube::attention_grad(q, k, v, out, log_sum, grad, layout)
+    }
+
+    fn write_rows(
+        pool: FloatTensor<Self>,
+        at: Arc<[usize]>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        crate::cube::write_rows(pool, at, rows)
     }
 }

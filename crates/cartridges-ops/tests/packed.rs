@@ -13,8 +13,13 @@ use cartridges_ops::{
 
 const KINDS: [Packing; 2] = [Packing::Q8, Packing::Q4];
 
-fn device() -> Device {
-    DeviceChoice::compiled()[0].open().unwrap().0
+/// The device for numbers of a type: f64 (portable bodies) on the processor where it was compiled in, all else
+/// on the first device.
+fn device(dtype: DType) -> Device {
+    let compiled = DeviceChoice::compiled();
+    let exact = |choice: &&DeviceChoice| dtype == DType::F64 && **choice == DeviceChoice::Cpu;
+    let choice = compiled.iter().find(exact).unwrap_or(&compiled[0]);
+    choice.open().unwrap().0
 }
 
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
@@ -111,17 +116,30 @@ fn unpacked_rows_are_integers_times_scales() {
             let values = weights(&mut rng, rows, width);
             let packed = PackedRows::quantise(&values, PackedLayout { packing, width });
             let wanted: Vec<f64> = packed.values().into_iter().map(f64::from).collect();
-            let matrix = Matrix::from(PackedMatrix::new(packed, &device()));
+            let on = |dtype| Matrix::from(PackedMatrix::new(packed.clone(), &device(dtype)));
+            let matrix = on(DType::F32);
             assert_eq!(matrix.dims(), [rows, width]);
             let blocks = rows * width.div_ceil(32);
-            assert_eq!(matrix.resident_bytes(), blocks * packing.block_bytes());
+            // Scales are f32 where the device has no f16.
+            let wider = if device(DType::F32).supports_dtype(DType::F16) {
+                0
+            } else {
+                2
+            };
+            assert_eq!(
+                matrix.resident_bytes(),
+                blocks * (packing.block_bytes() + wider)
+            );
             let all: Vec<i32> = (0..rows as i32).rev().collect();
-            let at = Tensor::<1, Int>::from_data(TensorData::new(all, [rows]), &device());
+            let at = |dtype| {
+                let data = TensorData::new(all.clone(), [rows]);
+                Tensor::<1, Int>::from_data(data, &device(dtype))
+            };
             let wanted: Vec<f64> = wanted.chunks(width).rev().flatten().copied().collect();
-            let fast = download(matrix.rows(at.clone(), FloatDType::F32));
+            let fast = download(matrix.rows(at(DType::F32), FloatDType::F32));
             assert_eq!(fast, wanted, "{packing:?} {rows}x{width}");
             // The portable body, in numbers that hold every product exactly.
-            let exact = download(matrix.rows(at, FloatDType::F64));
+            let exact = download(on(DType::F64).rows(at(DType::F64), FloatDType::F64));
             close(&exact, &wanted, 1e-7, "portable");
         }
     }
@@ -144,12 +162,11 @@ fn products_and_gradients_are_those_of_the_unpacked_matrix() {
             let layout = PackedLayout { packing, width };
             let packed = PackedRows::quantise(&weights(&mut rng, out, width), layout);
             let unpacked = packed.values();
-            let matrix = Matrix::from(PackedMatrix::new(packed, &device()));
             let (x, g) = (random(&mut rng, n * width), random(&mut rng, n * out));
             let run = |matrix: &Matrix, dtype: DType| {
                 let upload = |values: &[f32], columns: usize| {
                     let data = TensorData::new(values.to_vec(), [n, columns]).convert_dtype(dtype);
-                    Tensor::<2>::from_data(data, (&device(), dtype))
+                    Tensor::<2>::from_data(data, (&device(dtype), dtype))
                 };
                 let x = upload(&x, width).autodiff().require_grad();
                 let y = matrix.project(x.clone());
@@ -158,9 +175,10 @@ fn products_and_gradients_are_those_of_the_unpacked_matrix() {
                 (download(y.inner()), download(dx))
             };
             let data = TensorData::new(unpacked, [out, width]).convert_dtype(DType::F64);
-            let dense = Tensor::<2>::from_data(data, (&device(), DType::F64)).into();
+            let dense = Tensor::<2>::from_data(data, (&device(DType::F64), DType::F64)).into();
             let (wanted, wanted_dx) = run(&dense, DType::F64);
             for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-7)] {
+                let matrix = PackedMatrix::new(packed.clone(), &device(dtype)).into();
                 let (y, dx) = run(&matrix, dtype);
                 let what = format!("{packing:?} {n}x{width}x{out} in {dtype:?}");
                 close(&y, &wanted, tolerance, &what);
@@ -184,14 +202,14 @@ fn cross_entropy_with_a_packed_head_is_that_of_the_unpacked_one() {
         let layout = PackedLayout { packing, width: h };
         let packed = PackedRows::quantise(&random(&mut rng, vocab * h), layout);
         let dense = TensorData::new(packed.values(), [vocab, h]);
-        let dense: Matrix = Tensor::<2>::from_data(dense, &device()).into();
+        let dense: Matrix = Tensor::<2>::from_data(dense, &device(DType::F32)).into();
         let run = |head: &Matrix| {
-            let hidden = Tensor::<2>::from_data(hidden.clone(), &device());
+            let hidden = Tensor::<2>::from_data(hidden.clone(), &device(DType::F32));
             let (sum, grad) = topk_cross_entropy(hidden, head, &targets);
             (sum, download(grad))
         };
         let (wanted, wanted_grad) = run(&dense);
-        let (sum, grad) = run(&PackedMatrix::new(packed, &device()).into());
+        let (sum, grad) = run(&PackedMatrix::new(packed, &device(DType::F32)).into());
         assert!((sum - wanted).abs() / wanted < 1e-6, "{sum} for {wanted}");
         close(&grad, &wanted_grad, 1e-5, "gradient");
     }

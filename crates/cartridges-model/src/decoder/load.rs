@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use burn::tensor::{DType, Device, Element, Tensor, TensorData};
-use cartridges_ops::{BLOCK, Matrix, PackedMatrix, Packing};
-use half::bf16;
-use rayon::prelude::*;
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use cartridges_ops::{BLOCK, Matrix, Packing};
 
 use super::config::ModelConfig;
 use super::layer::Layer;
@@ -186,19 +184,6 @@ fn layer<P: Parts>(parts: &mut P, c: &ModelConfig, index: usize) -> Result<Layer
     })
 }
 
-/// A matrix `[rows, columns]` of plain values.
-pub(super) fn plain_matrix(
-    values: Vec<f32>,
-    shape: [usize; 2],
-    bf16: bool,
-    device: &Device,
-) -> Matrix {
-    match bf16 {
-        false => Tensor::from_data(data(values, &shape), device).into(),
-        true => Tensor::from_data(data(vec_of_bf16(&values), &shape), (device, DType::BF16)).into(),
-    }
-}
-
 struct Reader<'a> {
     weights: &'a Weights,
     precision: Precision,
@@ -213,13 +198,13 @@ impl Parts for Reader<'_> {
 
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, LoadError> {
         self.check(name, &shape)?;
-        let plain = |bf16: bool| -> Result<Matrix, LoadError> {
+        let plain = |dtype| -> Result<Matrix, LoadError> {
             let values = self.weights.read(name)?.values;
-            Ok(plain_matrix(values, shape, bf16, self.device))
+            Ok(Matrix::dense(values, shape[1], dtype, self.device))
         };
         let matrix = match self.precision {
-            Precision::F32 => plain(false)?,
-            Precision::Bf16 => plain(true)?,
+            Precision::F32 => plain(FloatDType::F32)?,
+            Precision::Bf16 => plain(FloatDType::BF16)?,
             Precision::Q8 => self.packed(name, Packing::Q8)?,
             Precision::Q4 => self.packed(name, Packing::Q4)?,
         };
@@ -232,14 +217,17 @@ impl Parts for Reader<'_> {
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<1>, LoadError> {
         self.check(name, &[len])?;
         let values = self.weights.read(name)?.values;
-        Ok(Tensor::from_data(data(values, &[len]), self.device))
+        Ok(Tensor::from_data(
+            TensorData::new(values, [len]),
+            self.device,
+        ))
     }
 }
 
 impl Reader<'_> {
     fn packed(&self, name: &str, packing: Packing) -> Result<Matrix, LoadError> {
         let rows = self.weights.read_packed(name, packing)?;
-        Ok(PackedMatrix::new(rows, self.device).into())
+        Ok(Matrix::packed(rows, self.device))
     }
 
     /// Whether the tensor is there, in the shape that the config says.
@@ -259,12 +247,4 @@ impl Reader<'_> {
         }
         Ok(())
     }
-}
-
-fn data<E: Element>(values: Vec<E>, shape: &[usize]) -> TensorData {
-    TensorData::new(values, shape.to_vec())
-}
-
-fn vec_of_bf16(values: &[f32]) -> Vec<bf16> {
-    values.par_iter().map(|x| bf16::from_f32(*x)).collect()
 }

@@ -2,14 +2,14 @@
 
 use std::convert::Infallible;
 
-use burn::tensor::{Device, Tensor};
-use cartridges_ops::{Matrix, PackedLayout, PackedMatrix, PackedRows, Packing};
+use burn::tensor::{Device, FloatDType, Tensor};
+use cartridges_ops::{Matrix, PackedLayout, PackedRows, Packing};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::config::ModelConfig;
-use super::load::{Parts, Precision, plain_matrix};
+use super::load::{Parts, Precision};
 use super::model::Decoder;
 
 /// Half of the width of the interval that weights are drawn from: a standard deviation of 0.02.
@@ -64,12 +64,13 @@ impl Parts for Random<'_> {
                 packing,
                 width: shape[1],
             };
-            PackedMatrix::new(PackedRows::quantise(&values, layout), self.device).into()
+            Matrix::packed(PackedRows::quantise(&values, layout), self.device)
         };
         Ok(match self.precision {
             Precision::Q8 => packed(Packing::Q8),
             Precision::Q4 => packed(Packing::Q4),
-            plain => plain_matrix(values, shape, plain == Precision::Bf16, self.device),
+            Precision::Bf16 => Matrix::dense(values, shape[1], FloatDType::BF16, self.device),
+            Precision::F32 => Matrix::dense(values, shape[1], FloatDType::F32, self.device),
         })
     }
 

@@ -122,6 +122,17 @@ impl PackedRows {
         self.layout
     }
 
+    /// The rows in order, at most `rows` at a time.
+    pub(crate) fn split(&self, rows: usize) -> impl Iterator<Item = Self> + '_ {
+        let words = self.words.chunks(rows * self.layout.row_words());
+        let scales = self.scales.chunks(rows * self.layout.blocks());
+        words.zip(scales).map(|(words, scales)| Self {
+            layout: self.layout,
+            words: words.to_vec(),
+            scales: scales.to_vec(),
+        })
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.scales.len() / self.layout.blocks()
