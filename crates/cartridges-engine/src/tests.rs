@@ -23,7 +23,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn model(name: &str) -> Arc<LanguageModel> {
-    let (device, _) = cartridges_ops::DeviceChoice::compiled()[0].open().unwrap();
+    let device = cartridges_ops::test_device();
     let folder = fixture(name);
     let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
     let weights = Weights::open_folder(&folder).unwrap();

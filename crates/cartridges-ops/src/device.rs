@@ -177,6 +177,23 @@ impl DeviceChoice {
     }
 }
 
+/// The device for tests of whatever crate: the one named in `CARTRIDGES_TEST_DEVICE`, else the first that was
+/// compiled in.
+///
+/// # Panics
+/// If it cannot be opened.
+#[doc(hidden)]
+pub fn test_device() -> Device {
+    let choice = match std::env::var("CARTRIDGES_TEST_DEVICE") {
+        Ok(name) => name.parse(),
+        Err(_) => Ok(DeviceChoice::compiled()[0]),
+    };
+    match choice.and_then(DeviceChoice::open) {
+        Ok((device, _)) => device,
+        Err(error) => panic!("the device for tests: {error}"),
+    }
+}
+
 /// Bytes of the largest tensor that the device can hold in one piece.
 pub(crate) fn largest_buffer(device: &Device) -> usize {
     #[cfg(any(feature = "wgpu", feature = "cuda"))]

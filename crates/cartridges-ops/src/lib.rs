@@ -21,11 +21,15 @@ mod functions;
 mod layout;
 mod matrix;
 mod packed;
+#[cfg(any(feature = "wgpu", feature = "cuda", test))]
+mod plan;
 mod portable;
 mod targets;
 #[cfg_attr(feature = "ndarray", allow(deprecated))] // kept for comparison until Burn drops it
 mod traits;
 
+#[doc(hidden)]
+pub use device::test_device;
 pub use device::{DeviceChoice, DeviceError};
 pub use functions::{
     linear, prefix_attention, rms_norm, rotary, swiglu, topk_cross_entropy, write_rows,
@@ -35,6 +39,3 @@ pub use matrix::{Matrix, PackedMatrix};
 pub use packed::{BLOCK, PackedLayout, PackedRows, Packing};
 pub use targets::{REST_FLOOR, TargetsError, TopkTargets};
 pub use traits::DecoderOps;
-
-#[cfg(test)]
-mod tests;

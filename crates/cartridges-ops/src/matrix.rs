@@ -255,11 +255,11 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::{DeviceChoice, Packing, TopkTargets, topk_cross_entropy};
+    use crate::{Packing, TopkTargets, test_device, topk_cross_entropy};
 
     #[test]
     fn a_table_in_parts_is_the_whole_table() {
-        let device = DeviceChoice::compiled()[0].open().unwrap().0;
+        let device = test_device();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (rows, width) = (23, 40);
         let mut random =

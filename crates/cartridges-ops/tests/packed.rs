@@ -8,18 +8,18 @@ use rand_chacha::ChaCha8Rng;
 
 use cartridges_ops::{
     DeviceChoice, Matrix, PackedLayout, PackedMatrix, PackedRows, Packing, TopkTargets,
-    topk_cross_entropy,
+    test_device, topk_cross_entropy,
 };
 
 const KINDS: [Packing; 2] = [Packing::Q8, Packing::Q4];
 
 /// The device for numbers of a type: f64 (portable bodies) on the processor where it was compiled in, all else
-/// on the first device.
+/// on the one under test.
 fn device(dtype: DType) -> Device {
-    let compiled = DeviceChoice::compiled();
-    let exact = |choice: &&DeviceChoice| dtype == DType::F64 && **choice == DeviceChoice::Cpu;
-    let choice = compiled.iter().find(exact).unwrap_or(&compiled[0]);
-    choice.open().unwrap().0
+    match dtype == DType::F64 && DeviceChoice::compiled().contains(&DeviceChoice::Cpu) {
+        true => DeviceChoice::Cpu.open().unwrap().0,
+        false => test_device(),
+    }
 }
 
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {

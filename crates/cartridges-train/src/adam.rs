@@ -88,7 +88,6 @@ impl Adam {
 mod tests {
     use super::*;
     use burn::tensor::TensorData;
-    use cartridges_ops::DeviceChoice;
 
     /// Two updates of one number, by the formulas of the papers.
     fn by_hand(optimizer: Optimizer, decay: f64, lr: f64, gradients: [f64; 2]) -> f64 {
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn updates_are_those_of_the_papers() {
-        let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+        let device = cartridges_ops::test_device();
         let tensor = |x: f64| Tensor::<3>::from_data(TensorData::from([[[x as f32]]]), &device);
         for optimizer in [Optimizer::Adam, Optimizer::AdamW] {
             for weight_decay in [0.0, 0.3] {

@@ -8,7 +8,7 @@ use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::cartridge::{Cartridge, HostCartridge, HostLayer, first_tokens};
 use cartridges_model::decoder::{Decoder, KvSource, ModelConfig, Packed};
 use cartridges_model::weights::Weights;
-use cartridges_ops::{AttentionLayout, DeviceChoice};
+use cartridges_ops::{AttentionLayout, test_device};
 use cartridges_train::{
     Alone, Exchange, Facts, GroupError, GroupOptions, LossPer, PackedRow, Recompute, Schedule,
     Star, Target, TrainConfig, Trainer, row_gradient,
@@ -174,12 +174,8 @@ fn assert_close(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
 }
 
 fn each(test: impl Fn(&str, Golden)) {
-    for choice in DeviceChoice::compiled() {
-        if let Ok((device, _)) = choice.open() {
-            for name in MODELS {
-                test(&format!("{name} on {choice}"), Golden::open(name, &device));
-            }
-        }
+    for name in MODELS {
+        test(name, Golden::open(name, &test_device()));
     }
 }
 
@@ -365,7 +361,7 @@ fn greedy_text_behind_the_trained_cartridge_is_that_of_pytorch() {
 
 #[test]
 fn a_resumed_run_has_the_same_losses() {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = test_device();
     let golden = Golden::open("tiny-qwen2", &device);
     let start = golden.stored("init_keys", "init_values");
     let mut second = golden.row();
@@ -406,7 +402,7 @@ fn a_resumed_run_has_the_same_losses() {
 /// Two members, each with its share of a step's rows, against one with all of them.
 #[test]
 fn two_members_train_as_one_does() {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = test_device();
     for name in MODELS {
         let golden = Golden::open(name, &device);
         let start = golden.stored("init_keys", "init_values");

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use cartridges_ops::DeviceChoice;
+use cartridges_ops::test_device;
 use cartridges_train::{Exchange, Facts, GroupError, GroupOptions, Star, TrainConfig};
 
 fn device() -> Device {
-    DeviceChoice::compiled()[0].open().unwrap().0
+    test_device()
 }
 
 fn options() -> GroupOptions {

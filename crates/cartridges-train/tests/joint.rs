@@ -15,7 +15,7 @@ use cartridges_model::cartridge::{
 use cartridges_model::decoder::{Decoder, ModelConfig};
 use cartridges_model::text::{CHATML_TEMPLATE, ChatTokenizer};
 use cartridges_model::weights::{TokenizerParts, Weights};
-use cartridges_ops::DeviceChoice;
+use cartridges_ops::test_device;
 use cartridges_train::{
     JointConfig, JointHooks, JointTrainer, PackedRow, Recompute, RunEnd, StepReport, Target,
     TrainConfig, Trainer, gradient_among, loss_among, row_loss, train_joint,
@@ -26,7 +26,7 @@ use rand_chacha::ChaCha8Rng;
 const MODELS: [&str; 3] = ["tiny-llama3", "tiny-qwen2", "tiny-qwen3"];
 
 fn model(name: &str) -> Arc<LanguageModel> {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = test_device();
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures")
         .join(name);

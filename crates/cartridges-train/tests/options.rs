@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cartridges_model::cartridge::{Cartridge, HostCartridge, first_tokens};
 use cartridges_model::decoder::{Decoder, ModelConfig};
 use cartridges_model::weights::Weights;
-use cartridges_ops::DeviceChoice;
+use cartridges_ops::test_device;
 use cartridges_train::*;
 
 const VOCABULARY: u32 = 512;
 
 fn decoder() -> Decoder {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = test_device();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-qwen2");
     let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
     let weights = Weights::open_folder(&folder).unwrap();

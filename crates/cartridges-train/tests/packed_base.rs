@@ -9,7 +9,7 @@ use cartridges_model::adapter::BatchAdapters;
 use cartridges_model::cartridge::first_tokens;
 use cartridges_model::decoder::{Decoder, ModelConfig, NoPast, Packed, Precision};
 use cartridges_model::weights::Weights;
-use cartridges_ops::{AttentionLayout, DeviceChoice, Packing};
+use cartridges_ops::{AttentionLayout, Packing, test_device};
 use cartridges_train::{PackedRow, Schedule, Target, TrainConfig, Trainer};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -77,12 +77,8 @@ fn relative(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn each(test: impl Fn(&str, &Path, &Device)) {
-    for choice in DeviceChoice::compiled() {
-        if let Ok((device, _)) = choice.open() {
-            for name in MODELS {
-                test(&format!("{name} on {choice}"), &fixture(name), &device);
-            }
-        }
+    for name in MODELS {
+        test(name, &fixture(name), &test_device());
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use cartridges_model::decoder::{Decoder, ModelConfig};
 use cartridges_model::weights::Weights;
-use cartridges_ops::DeviceChoice;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -20,7 +19,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The first device that was compiled in.
 fn device() -> Device {
-    DeviceChoice::compiled()[0].open().unwrap().0
+    cartridges_ops::test_device()
 }
 
 pub fn load(folder: &Path) -> Decoder {

@@ -12,7 +12,7 @@ use cartridges_model::adapter::{BatchAdapters, HostAdapter, Target, ThoughtAdapt
 use cartridges_model::cartridge::{Behind, Cartridge, first_tokens};
 use cartridges_model::decoder::{Decoder, ModelConfig, Packed};
 use cartridges_model::weights::Weights;
-use cartridges_ops::{AttentionLayout, DeviceChoice};
+use cartridges_ops::AttentionLayout;
 use cartridges_transmute::{
     CorpusId, Group, Material, Pairs, ReferenceEstimator, RefineOptions, RidgeOptions, Sites,
     SweepOptions, Turns, refine, sweep,
@@ -28,7 +28,7 @@ fn fixture() -> PathBuf {
 }
 
 fn device() -> Device {
-    DeviceChoice::compiled()[0].open().unwrap().0
+    cartridges_ops::test_device()
 }
 
 fn decoder() -> Decoder {

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use cartridges_ops::{AttentionLayout, DeviceChoice};
+use cartridges_ops::{AttentionLayout, test_device};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
@@ -21,7 +21,7 @@ fn decoder(name: &str) -> Decoder {
         .join(name);
     let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
     let weights = Weights::open_folder(&folder).unwrap();
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = test_device();
     Decoder::load(config, &weights, &device, &mut |_, _| ()).unwrap()
 }
 

@@ -98,10 +98,7 @@ mod tests {
     }
 
     fn device() -> Device {
-        cartridges_ops::DeviceChoice::compiled()[0]
-            .open()
-            .unwrap()
-            .0
+        cartridges_ops::test_device()
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! f32 whatever the elements are. Kernels bind at most eight buffers, as many as WebGPU promises.
 
 mod attention;
-mod plan;
 mod products;
 mod rows;
 

@@ -388,7 +388,6 @@ mod tests {
     use cartridges_model::decoder::{Decoder, ModelConfig};
     use cartridges_model::text::ChatTokenizer;
     use cartridges_model::weights::Weights;
-    use cartridges_ops::DeviceChoice;
     use tempfile::TempDir;
 
     use super::*;
@@ -398,7 +397,7 @@ mod tests {
         let folder = fixtures.join("tiny-qwen2");
         let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
         let weights = Weights::open_folder(&folder).unwrap();
-        let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+        let device = cartridges_ops::test_device();
         Arc::new(LanguageModel {
             text: ChatTokenizer::from_folder(&fixtures.join("tokenizers/smollm2")).unwrap(),
             identity: ModelIdentity {

@@ -35,7 +35,7 @@ fn own_answers() -> TrainConfig {
 fn targets_are_what_the_teacher_says_with_the_text_in_view() {
     let place = Place::new();
     place.works(SYNTHESIZE);
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = cartridges_ops::test_device();
     let folder = place.path("model");
     let model = LanguageModel::load(Path::new(&folder), "tiny", &device, &mut |_, _| ()).unwrap();
     let model = Arc::new(model);

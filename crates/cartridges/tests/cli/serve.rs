@@ -75,7 +75,7 @@ fn place() -> TempDir {
 
 /// A cartridge of 24 arbitrary slots for the model.
 fn lamp(model: &Path, folder: &Path) {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = cartridges_ops::test_device();
     let identity = LanguageModel::load(model, text(model), &device, &mut |_, _| ())
         .unwrap()
         .identity;
@@ -91,7 +91,7 @@ fn lamp(model: &Path, folder: &Path) {
 
 /// An adapter that changes what the model says.
 fn accent(model: &Path, folder: &Path) {
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = cartridges_ops::test_device();
     let model = LanguageModel::load(model, text(model), &device, &mut |_, _| ()).unwrap();
     let target: Target = "model.layers.0.mlp.down_proj".parse().unwrap();
     let (inputs, outputs) = target.widths(model.decoder.config()).unwrap();

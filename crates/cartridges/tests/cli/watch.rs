@@ -60,7 +60,7 @@ fn likelihood_is_that_of_the_saved_cartridge() {
         .filter(|row| row["step"] == best["step"])
         .collect();
 
-    let (device, _) = DeviceChoice::compiled()[0].open().unwrap();
+    let device = cartridges_ops::test_device();
     let folder = place.path("model");
     let model = LanguageModel::load(Path::new(&folder), "model", &device, &mut |_, _| ()).unwrap();
     let (host, _) = load(Path::new(&place.path("c"))).unwrap();

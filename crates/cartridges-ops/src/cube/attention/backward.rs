@@ -9,10 +9,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::plan::FIELDS;
 use super::super::{buffer, elementwise, empty};
 use super::{LANES, Plan, Shape, accumulate, dot, load, plan, scale, visible};
 use crate::layout::AttentionLayout;
+use crate::plan::FIELDS;
 use crate::portable;
 
 /// For each row and head its log-sum and `Σ out · grad`.

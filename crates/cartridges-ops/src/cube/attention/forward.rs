@@ -8,10 +8,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::plan::FIELDS;
 use super::super::{buffer, elementwise, empty};
 use super::{LANES, NOTHING, Shape, accumulate, dot, load, plan, scale, visible};
 use crate::layout::AttentionLayout;
+use crate::plan::FIELDS;
 use crate::portable;
 
 #[cube(launch)]

@@ -1,7 +1,7 @@
 //! Attention in tiles: scores never leave the cube that makes them, and no tile that the layout forbids is
 //! looked at.
 //!
-//! A cube takes one [`Piece`](super::plan::Piece) and one key/value head. Its units are `LANES` for each of
+//! A cube takes one [`Piece`](crate::plan::Piece) and one key/value head. Its units are `LANES` for each of
 //! `tile` rows, a row being one query and one of the heads that share the key/value head; keys come in tiles
 //! of as many. Forward and the gradient for queries leave a partial result in the piece's slot, which a
 //! second kernel joins; so a long cartridge is worked on by many cubes even for one row.
@@ -19,9 +19,9 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::plan::{Forward, by_keys};
 use super::{MAX_CUBES, common};
 use crate::layout::AttentionLayout;
+use crate::plan::{Forward, by_keys};
 
 pub use backward::attention_grad;
 pub use forward::attention_forward;

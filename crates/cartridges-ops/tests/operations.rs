@@ -1,11 +1,12 @@
 //! Fast bodies against portable ones in f64, values and gradients, on random shapes.
+#![recursion_limit = "256"]
 
 use burn::Tensor;
 use burn::tensor::{DType, Device, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::*;
+use cartridges_ops::*;
 
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
     (0..len)
@@ -14,12 +15,12 @@ fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
 }
 
 /// The device for numbers of a type: f64 (portable bodies) on the processor where it was compiled in, for few
-/// GPUs compute with it; all else (fast bodies) on the first device.
+/// GPUs compute with it; all else (fast bodies) on the one under test.
 fn device(dtype: DType) -> Device {
-    let compiled = DeviceChoice::compiled();
-    let exact = |choice: &&DeviceChoice| dtype == DType::F64 && **choice == DeviceChoice::Cpu;
-    let choice = compiled.iter().find(exact).unwrap_or(&compiled[0]);
-    choice.open().unwrap().0
+    match dtype == DType::F64 && DeviceChoice::compiled().contains(&DeviceChoice::Cpu) {
+        true => DeviceChoice::Cpu.open().unwrap().0,
+        false => test_device(),
+    }
 }
 
 /// A tensor in f32 (fast bodies) or f64 (portable bodies).
@@ -300,6 +301,26 @@ fn rows_are_written_where_they_belong() {
         [5., 6., 7., 8., 0., 0., 0., 0., 1., 2., 3., 4.]
     );
     assert_eq!(download(other), [0.0; 12], "a shared pool is copied first");
+
+    // Scattered over many places, and in order.
+    let (at, width) = ([9, 2, 5, 6, 0], 3 * 4);
+    let values: Vec<f64> = (0..at.len() * width).map(|i| i as f64).collect();
+    let pool = upload(&vec![-1.0; 11 * width], [11, 3, 4], DType::F32);
+    let kept = pool.clone();
+    let rows = upload(&values, [at.len(), 3, 4], DType::F32);
+    let mut wanted = vec![-1.0; 11 * width];
+    for (row, values) in at.iter().zip(values.chunks(width)) {
+        wanted[row * width..][..width].copy_from_slice(values);
+    }
+    let written = write_rows(pool, &at.into(), rows.clone());
+    assert_eq!(download(written.clone()), wanted);
+    assert_eq!(download(kept), vec![-1.0; 11 * width]);
+    wanted[7 * width..].fill(0.0);
+    let zeros = upload(&vec![0.0; 4 * width], [4, 3, 4], DType::F32);
+    assert_eq!(
+        download(write_rows(written, &[7, 8, 9, 10].into(), zeros)),
+        wanted
+    );
 }
 
 #[test]
