@@ -60,6 +60,7 @@ def ask(url, cartridge, number, answered, failed, stop):
     """Asks until told to stop; notes when an answer ended and how many tokens it had, or what went wrong."""
     while not stop.is_set():
         body = {
+            "model": "default",
             "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
             "max_tokens": 48,
             "temperature": 0.7,
@@ -74,7 +75,7 @@ def ask(url, cartridge, number, answered, failed, stop):
             with urllib.request.urlopen(request, timeout=600) as reply:
                 answered.append((time.time(), json.load(reply)["usage"]["completion_tokens"]))
         except OSError as error:
-            failed.append(error)
+            failed.append(f"{error} {error.read().decode() if hasattr(error, 'read') else ''}")
             return
 
 
@@ -85,27 +86,8 @@ def steps_of(path):
         return [json.loads(line)["seconds"] for line in lines if line.endswith("}\n")]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", required=True, help="the built program")
-    parser.add_argument("--data", required=True, help="conversations of self-study")
-    parser.add_argument("--cartridge", required=True, help="a cartridge's folder")
-    parser.add_argument("--model", default="", help="the model, if not the default one")
-    parser.add_argument("--minutes", type=float, default=60)
-    args = parser.parse_args()
-    args.model = ["--model", args.model] if args.model else []
-
-    folder = tempfile.mkdtemp(prefix="soak-")
-    logs = [open(os.path.join(folder, name), "w") for name in ("serve.log", "train.log")]
-    server, url = start_server(args, logs[0])
-    out = os.path.join(folder, "trained")
-    command = [args.program, "train", "--data", args.data, "--out", out, "--max-steps", "1000000",
-               "--init", "cartridge", "--init-cartridge", args.cartridge, *args.model]
-    trainer = subprocess.Popen(command, stdout=logs[1], stderr=logs[1])
-    record = os.path.join(out, "train.jsonl")
-    while not steps_of(record) and trainer.poll() is None:
-        time.sleep(1)
-
+def measure(args, server, url, trainer, record, folder):
+    """The rows of the table, and the number of answers."""
     answered, failed, stop = [], [], threading.Event()
     name = os.path.basename(os.path.abspath(args.cartridge))
     for client in range(3):
@@ -126,6 +108,8 @@ def main():
             most = [max(most[0], memory_mib(trainer.pid)), max(most[1], memory_mib(server.pid))]
             time.sleep(2)
         seconds = steps_of(record)[steps:]
+        if not seconds:
+            sys.exit("no training step ended in a sixth of the time: give it more --minutes")
         tokens = sum(tokens for at, tokens in list(answered) if at >= begin)
         row = (statistics.median(seconds), (processor_seconds(trainer.pid) - busy) / len(seconds), len(seconds),
                tokens / (time.time() - begin), *most)
@@ -133,15 +117,44 @@ def main():
         print("| {:.0f} to {:.0f} | {:.2f} | {:.2f} | {} | {:.1f} | {:.0f} | {:.0f} |".format(
             part * length / 60, (part + 1) * length / 60, *row), flush=True)
     stop.set()
-    for process in (trainer, server):
-        process.send_signal(signal.SIGTERM)
-    codes = [process.wait(timeout=600) for process in (trainer, server)]
+    return rows, len(answered)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True, help="the built program")
+    parser.add_argument("--data", required=True, help="conversations of self-study")
+    parser.add_argument("--cartridge", required=True, help="a cartridge's folder")
+    parser.add_argument("--model", default="", help="the model, if not the default one")
+    parser.add_argument("--minutes", type=float, default=60)
+    args = parser.parse_args()
+    args.model = ["--model", args.model] if args.model else []
+
+    folder = tempfile.mkdtemp(prefix="soak-")
+    logs = [open(os.path.join(folder, name), "w") for name in ("serve.log", "train.log")]
+    server, url = start_server(args, logs[0])
+    out = os.path.join(folder, "trained")
+    command = [args.program, "train", "--data", args.data, "--out", out, "--init", "cartridge",
+               "--init-cartridge", args.cartridge, "--steps", "1000000", "--packed-seq-length", "512", *args.model]
+    trainer = subprocess.Popen(command, stdout=logs[1], stderr=logs[1])
+    record = os.path.join(out, "train.jsonl")
+    while not steps_of(record) and trainer.poll() is None:
+        time.sleep(1)
+
+    try:
+        rows, answers = measure(args, server, url, trainer, record, folder)
+        for process in (trainer, server):
+            process.send_signal(signal.SIGTERM)
+        codes = [process.wait(timeout=600) for process in (trainer, server)]
+    finally:
+        for process in (trainer, server):
+            process.kill()
 
     early, late = rows[1], rows[-1]
     grown = [late[i] / early[i] - 1 for i in (4, 5)]
     slower = late[1] / early[1] - 1
     print(f"memory: training {grown[0]:+.1%}, serving {grown[1]:+.1%}; processor time of a step {slower:+.1%}; "
-          f"{len(answered)} answers; ended with {codes}")
+          f"{answers} answers; ended with {codes}")
     sys.exit(max(grown) > 0.03 or slower > 0.1)
 
 
