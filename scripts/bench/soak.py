@@ -45,7 +45,8 @@ def processor_seconds(pid):
 
 def start_server(args, log):
     folder = os.path.dirname(os.path.abspath(args.cartridge))
-    command = [args.program, "serve", "--port", "0", "--cartridge-dir", folder, *args.model]
+    # Small enough to be full within minutes: the server keeps the keys and values of what it has seen.
+    command = [args.program, "serve", "--port", "0", "--cartridge-dir", folder, "--kv-tokens", "8192", *args.model]
     server = subprocess.Popen(command, stdout=log, stderr=log)
     while server.poll() is None:
         with open(log.name) as text:
