@@ -41,7 +41,10 @@ use crate::provenance::program;
 #[command(
     after_help = "Example:\n  cartridges synthesize --corpus handbook.txt --out runs/handbook\n  cartridges \
 transmute --data runs/handbook/dataset.parquet --out adapters/handbook\n  \
-cartridges chat --adapter adapters/handbook"
+cartridges chat --adapter adapters/handbook\n\nSlower, but it keeps more of the text and harms less beside it; the \
+background is texts of many kinds:\n  cartridges transmute --data runs/handbook/dataset.parquet --out strong \\\n      \
+--estimator zero --sites both --refine 150 --lr 2e-3 --refine-preserve 8 \\\n      \
+--background story.txt --background paper.txt\n  cartridges adapter scale strong --by 0.7 --out adapters/handbook"
 )]
 pub struct TransmuteArgs {
     #[command(flatten)]
