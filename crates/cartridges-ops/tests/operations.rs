@@ -2,25 +2,19 @@
 #![recursion_limit = "256"]
 
 use burn::Tensor;
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use cartridges_ops::*;
 
+mod exact;
+use exact::device;
+
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
     (0..len)
         .map(|_| rng.random_range(-1.0f64..1.0) * 1.7)
         .collect()
-}
-
-/// The device for numbers of a type: f64 (portable bodies) on the processor where it was compiled in, for few
-/// GPUs compute with it; all else (fast bodies) on the one under test.
-fn device(dtype: DType) -> Device {
-    match dtype == DType::F64 && DeviceChoice::compiled().contains(&DeviceChoice::Cpu) {
-        true => DeviceChoice::Cpu.open().unwrap().0,
-        false => test_device(),
-    }
 }
 
 /// A tensor in f32 (fast bodies) or f64 (portable bodies).

@@ -1,26 +1,19 @@
 //! Blocks against their formula, products against those of the matrix that the blocks stand for.
 #![recursion_limit = "256"]
 
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use cartridges_ops::{
-    DeviceChoice, Matrix, PackedLayout, PackedMatrix, PackedRows, Packing, TopkTargets,
-    test_device, topk_cross_entropy,
+    Matrix, PackedLayout, PackedMatrix, PackedRows, Packing, TopkTargets, topk_cross_entropy,
 };
 
-const KINDS: [Packing; 2] = [Packing::Q8, Packing::Q4];
+mod exact;
+use exact::device;
 
-/// The device for numbers of a type: f64 (portable bodies) on the processor where it was compiled in, all else
-/// on the one under test.
-fn device(dtype: DType) -> Device {
-    match dtype == DType::F64 && DeviceChoice::compiled().contains(&DeviceChoice::Cpu) {
-        true => DeviceChoice::Cpu.open().unwrap().0,
-        false => test_device(),
-    }
-}
+const KINDS: [Packing; 2] = [Packing::Q8, Packing::Q4];
 
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0f32..1.0)).collect()

@@ -6,13 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use cartridges_ops::test_device;
 use cartridges_train::{Exchange, Facts, GroupError, GroupOptions, Star, TrainConfig};
-
-fn device() -> Device {
-    test_device()
-}
 
 fn options() -> GroupOptions {
     GroupOptions {
@@ -44,7 +40,7 @@ fn all_members_get_the_sum_in_f64_and_the_first_ones_bytes() {
     let parts = [1.0e8, 1.0, -1.0e8, 0.25];
     let work = |mut star: Star| {
         let rank = star.rank();
-        let device = device();
+        let device = test_device();
         let part = Tensor::<3>::from_floats([[[parts[rank], rank as f32]]], &device);
         let mut numbers = [rank as f64, 0.5];
         let sums = star

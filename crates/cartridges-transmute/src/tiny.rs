@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use cartridges_model::decoder::{Decoder, ModelConfig};
 use cartridges_model::weights::Weights;
 use rand::{Rng, RngExt, SeedableRng};
@@ -17,15 +16,16 @@ pub fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The first device that was compiled in.
-fn device() -> Device {
-    cartridges_ops::test_device()
-}
-
 pub fn load(folder: &Path) -> Decoder {
     let config = ModelConfig::from_file(&folder.join("config.json")).unwrap();
     let weights = Weights::open_folder(folder).unwrap();
-    Decoder::load(config, &weights, &device(), &mut |_, _| ()).unwrap()
+    Decoder::load(
+        config,
+        &weights,
+        &cartridges_ops::test_device(),
+        &mut |_, _| (),
+    )
+    .unwrap()
 }
 
 pub fn decoder() -> Decoder {

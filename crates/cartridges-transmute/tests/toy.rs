@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use cartridges_engine::Flow;
 use cartridges_model::adapter::{BatchAdapters, HostAdapter, Target, ThoughtAdapter};
 use cartridges_model::cartridge::{Behind, Cartridge, first_tokens};
@@ -27,14 +27,16 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-facts")
 }
 
-fn device() -> Device {
-    cartridges_ops::test_device()
-}
-
 fn decoder() -> Decoder {
     let config = ModelConfig::from_file(&fixture().join("config.json")).unwrap();
     let weights = Weights::open_folder(&fixture()).unwrap();
-    Decoder::load(config, &weights, &device(), &mut |_, _| ()).unwrap()
+    Decoder::load(
+        config,
+        &weights,
+        &cartridges_ops::test_device(),
+        &mut |_, _| (),
+    )
+    .unwrap()
 }
 
 /// An entity, an attribute and its value.

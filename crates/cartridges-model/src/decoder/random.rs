@@ -84,7 +84,7 @@ impl Parts for Random<'_> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use cartridges_ops::test_device;
 
     use crate::decoder::{Decoder, Precision};
     use crate::hub::find_card;
@@ -92,13 +92,9 @@ mod tests {
     fn embeddings(seed: u64) -> Vec<f32> {
         let mut shape = find_card("smollm2-135m").unwrap().unwrap().shape.clone();
         (shape.num_layers, shape.vocab_size) = (1, 512);
-        let decoder = Decoder::random(shape, Precision::F32, seed, &device());
+        let decoder = Decoder::random(shape, Precision::F32, seed, &test_device());
         let rows = decoder.embed(&[0, 100, 511]).into_data();
         rows.try_to_vec::<f32>().unwrap()
-    }
-
-    fn device() -> Device {
-        cartridges_ops::test_device()
     }
 
     #[test]

@@ -46,6 +46,10 @@ fn common(tensors: &[&CubeTensor]) -> Option<ElemType> {
     element(dtype).filter(|_| same)
 }
 
+fn dims<const N: usize>(tensor: &CubeTensor) -> [usize; N] {
+    tensor.shape().dims()
+}
+
 /// An uninitialised tensor without gaps between its rows, on the device of another.
 fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(
@@ -82,14 +86,32 @@ fn cube_sum(value: f32, #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
     parts[unit] = value;
     sync_cube();
+    add_up(&mut parts, 0usize, unit, units);
+    parts[0]
+}
+
+/// Adds the `count` parts from `first` on into the first of them, all units of the cube together; `at` is the
+/// unit's own place among them, and `count` a power of two.
+#[cube]
+fn add_up(parts: &mut Shared<[f32]>, first: usize, at: usize, #[comptime] count: usize) {
     #[unroll]
-    for step in 0..comptime!(units.ilog2()) {
-        let half = comptime!(units >> (step + 1));
-        if unit < half {
-            let other = parts[unit + half];
-            parts[unit] += other;
+    for step in 0..comptime!(count.ilog2()) {
+        let half = comptime!(count >> (step + 1));
+        if at < half {
+            let other = parts[first + at + half];
+            parts[first + at] += other;
         }
         sync_cube();
     }
-    parts[0]
+}
+
+/// Sums of a unit, at zero.
+#[cube]
+fn zeros(#[comptime] count: usize) -> Array<f32> {
+    let mut sums = Array::<f32>::new(count);
+    #[unroll]
+    for i in 0..count {
+        sums[i] = 0f32;
+    }
+    sums
 }

@@ -3,14 +3,13 @@
 //! A product of few rows is as fast as the matrix is read, so every number of it is read once, by
 //! neighbouring units, and unpacked in registers. More rows go to the device's matrix products.
 
-use burn::backend::TensorMetadata;
 use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{MAX_CUBES, buffer, common, cubes, element, elementwise, empty};
+use super::{MAX_CUBES, add_up, buffer, common, cubes, dims, element, elementwise, empty, zeros};
 use crate::packed::{self, BLOCK, PackedLayout, Packing};
 use crate::portable;
 
@@ -22,10 +21,6 @@ const LANES: usize = 32;
 
 /// Outputs of a cube.
 const OUTPUTS: usize = 8;
-
-fn dims(tensor: &CubeTensor) -> [usize; 2] {
-    tensor.shape().dims()
-}
 
 /// From one row to the next, where a row has no gaps.
 fn pitch(tensor: &CubeTensor) -> Option<usize> {
@@ -57,23 +52,15 @@ fn finish<T: Float>(
 ) {
     let mut parts = Shared::<[f32]>::new_slice(comptime!(LANES * OUTPUTS));
     let lane = UNIT_POS_X as usize;
-    let unit = UNIT_POS_Y as usize * LANES + lane;
+    let first = UNIT_POS_Y as usize * LANES;
     #[unroll]
     for row in 0..most {
         sync_cube();
-        parts[unit] = sums[row];
+        parts[first + lane] = sums[row];
         sync_cube();
-        #[unroll]
-        for step in 0..comptime!(LANES.ilog2()) {
-            let half = comptime!(LANES >> (step + 1));
-            if lane < half {
-                let other = parts[unit + half];
-                parts[unit] += other;
-            }
-            sync_cube();
-        }
+        add_up(&mut parts, first, lane, LANES);
         if lane == 0 && output < outputs && row < rows {
-            out[row * outputs + output] = T::cast_from(parts[unit]);
+            out[row * outputs + output] = T::cast_from(parts[first]);
         }
     }
 }
@@ -92,11 +79,7 @@ fn project_kernel<T: Float, W: Float, N: Size>(
     #[define(T, W)] _elements: [ElemType; 2],
 ) {
     let output = CUBE_POS as usize * OUTPUTS + UNIT_POS_Y as usize;
-    let mut sums = Array::<f32>::new(most);
-    #[unroll]
-    for row in 0..most {
-        sums[row] = 0f32;
-    }
+    let mut sums = zeros(most);
     if output < outputs {
         let mut i = UNIT_POS_X as usize;
         while i < width {
@@ -201,16 +184,12 @@ fn project_packed_kernel<T: Float, S: Float>(
     words_pitch: usize,
     scales_pitch: usize,
     #[comptime] most: usize,
-    #[comptime] eight_bits: bool,
+    #[comptime] packing: Packing,
     #[define(T, S)] _elements: [ElemType; 2],
 ) {
-    let count = comptime!(if eight_bits { 8usize } else { 4usize });
+    let count = comptime!(packing.block_words());
     let output = CUBE_POS as usize * OUTPUTS + UNIT_POS_Y as usize;
-    let mut sums = Array::<f32>::new(most);
-    #[unroll]
-    for row in 0..most {
-        sums[row] = 0f32;
-    }
+    let mut sums = zeros(most);
     if output < outputs {
         let mut block = UNIT_POS_X as usize;
         while block < blocks {
@@ -223,7 +202,7 @@ fn project_packed_kernel<T: Float, S: Float>(
                 #[unroll]
                 for byte in 0..4usize {
                     let at = column + comptime!(w * 4 + byte);
-                    if eight_bits {
+                    if comptime!(packing == Packing::Q8) {
                         let weight = scale * signed_byte(word, comptime!(byte as i32));
                         add_column::<T>(&mut sums, x, weight, at, width, rows, most);
                     } else {
@@ -278,7 +257,7 @@ fn project_packed_few(
         words_pitch,
         scales_pitch,
         most,
-        layout.packing == Packing::Q8,
+        layout.packing,
         elements,
     );
     Some(out)
@@ -300,10 +279,10 @@ fn unpack_kernel<S: Float, T: Float>(
     width: usize,
     words_pitch: usize,
     scales_pitch: usize,
-    #[comptime] eight_bits: bool,
+    #[comptime] packing: Packing,
     #[define(S, T)] _elements: [ElemType; 2],
 ) {
-    let of_block = comptime!(if eight_bits { 8usize } else { 4usize });
+    let of_block = comptime!(packing.block_words());
     let at = ABSOLUTE_POS as usize;
     if at >= count {
         terminate!();
@@ -317,7 +296,7 @@ fn unpack_kernel<S: Float, T: Float>(
     #[unroll]
     for byte in 0..4usize {
         let column = first + byte;
-        if eight_bits {
+        if comptime!(packing == Packing::Q8) {
             if column < width {
                 let value = scale * signed_byte(word, comptime!(byte as i32));
                 out[row * width + column] = T::cast_from(value);
@@ -371,7 +350,7 @@ fn unpack_words(
         layout.width,
         words_pitch,
         scales_pitch,
-        layout.packing == Packing::Q8,
+        layout.packing,
         elements,
     );
     Some(out)

@@ -11,15 +11,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{UNITS, buffer, common, cube_sum, cubes, elementwise, empty};
+use super::{UNITS, buffer, common, cube_sum, cubes, dims, elementwise, empty};
 use crate::portable;
 
 /// Rows that are written one range after another, without a list of them on the device.
 const FEW_RANGES: usize = 2;
-
-fn dims<const N: usize>(tensor: &CubeTensor) -> [usize; N] {
-    tensor.shape().dims()
-}
 
 #[cube(launch)]
 fn rms_norm_kernel<T: Float>(

@@ -8,7 +8,7 @@ pub const BLOCK: usize = 32;
 
 /// How the values of a block are stored. Both kinds are symmetric: a value is an integer times the
 /// block's scale, which is an f16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Packing {
     /// Signed bytes, value `i` in byte `i` of the block (little endian words); GGML's Q8_0.
     Q8,

@@ -1,6 +1,5 @@
 //! The gradients of attention. Probabilities are computed again from the log-sums.
 
-use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Slice};
 use burn_cubecl::CubeBackend;
@@ -9,8 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::{buffer, elementwise, empty};
-use super::{LANES, Plan, Shape, accumulate, dot, load, plan, scale, visible};
+use super::super::{buffer, dims, elementwise, empty, zeros};
+use super::{LANES, Plan, Shape, accumulate, dot, load, own_row, plan, scale, visible};
 use crate::layout::AttentionLayout;
 use crate::plan::FIELDS;
 use crate::portable;
@@ -52,25 +51,16 @@ fn query_grad_kernel<T: Float>(
     #[comptime] shape: Shape,
     #[define(T)] _element: ElemType,
 ) {
-    let width = comptime!(shape.width);
-    let (kv, group, tile) = comptime!((shape.kv, shape.group, shape.tile));
+    let (width, kv, tile) = comptime!((shape.width, shape.kv, shape.tile));
     let lane = UNIT_POS_X as usize;
     let row = UNIT_POS_Y as usize;
     let kv_head = CUBE_POS_Y as usize;
-    let at = CUBE_POS_X as usize * FIELDS;
-
-    let query = pieces[at] as usize + row / group;
-    let live = ((row / group) as i32) < pieces[at + 1];
-    let head = query * kv * group + kv_head * group + row % group;
-    let first_key = pieces[at + 2] as usize;
-    let keys = pieces[at + 3] as usize;
-    let mut seen = 0i32;
+    let own = own_row(pieces, queries, shape);
     let mut log_sum = 0f32;
     let mut along = 0f32;
-    if live {
-        seen = visible(pieces, at, row / group);
-        log_sum = rows[2 * head];
-        along = rows[2 * head + 1];
+    if own.live {
+        log_sum = rows[2 * own.head];
+        along = rows[2 * own.head + 1];
     }
 
     let mut q_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
@@ -78,27 +68,39 @@ fn query_grad_kernel<T: Float>(
     let mut k_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
     let mut v_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
     let mut slopes = Shared::<[f32]>::new_slice(comptime!(tile * (tile + 1)));
-    load::<T>(&mut q_tile, row, q, head * width, live, scale, shape);
-    load::<T>(&mut g_tile, row, grad, head * width, live, 1f32, shape);
+    load::<T>(
+        &mut q_tile,
+        row,
+        q,
+        own.head * width,
+        own.live,
+        scale,
+        shape,
+    );
+    load::<T>(
+        &mut g_tile,
+        row,
+        grad,
+        own.head * width,
+        own.live,
+        1f32,
+        shape,
+    );
 
-    let mut sums = Array::<f32>::new(comptime!(shape.columns));
-    #[unroll]
-    for c in 0..comptime!(shape.columns) {
-        sums[c] = 0f32;
-    }
+    let mut sums = zeros(comptime!(shape.columns));
     let row_slopes = row * comptime!(tile + 1);
     let mut from = 0usize;
-    while from < keys {
+    while from < own.keys {
         sync_cube();
-        let start = ((first_key + from + row) * kv + kv_head) * width;
-        let inside = from + row < keys;
+        let start = ((own.first_key + from + row) * kv + kv_head) * width;
+        let inside = from + row < own.keys;
         load::<T>(&mut k_tile, row, k, start, inside, 1f32, shape);
         load::<T>(&mut v_tile, row, v, start, inside, 1f32, shape);
         sync_cube();
         let mut key = lane;
         while key < tile {
             let mut slope = 0f32;
-            if ((from + key) as i32) < seen {
+            if ((from + key) as i32) < own.seen {
                 let p = (dot(&q_tile, row, &k_tile, key, shape) - log_sum).exp();
                 slope = p * (dot(&g_tile, row, &v_tile, key, shape) - along) * scale;
             }
@@ -107,7 +109,7 @@ fn query_grad_kernel<T: Float>(
         }
         sync_cube();
         for key in 0..tile {
-            if ((from + key) as i32) < seen {
+            if ((from + key) as i32) < own.seen {
                 let slope = slopes[row_slopes + key];
                 accumulate(&mut sums, slope, &k_tile, key, shape);
             }
@@ -115,12 +117,11 @@ fn query_grad_kernel<T: Float>(
         from += tile;
     }
 
-    if live {
-        let place = (pieces[at + 6] as usize * queries * kv * group + head) * width;
+    if own.live {
         #[unroll]
         for c in 0..comptime!(shape.columns) {
             if c * LANES + lane < width {
-                d_q[place + c * LANES + lane] = sums[c];
+                d_q[own.place * width + c * LANES + lane] = sums[c];
             }
         }
     }
@@ -183,13 +184,8 @@ fn key_grad_kernel<T: Float>(
     load::<T>(&mut k_tile, unit_row, k, start, key < keys, 1f32, shape);
     load::<T>(&mut v_tile, unit_row, v, start, key < keys, 1f32, shape);
 
-    let mut d_k = Array::<f32>::new(comptime!(shape.columns));
-    let mut d_v = Array::<f32>::new(comptime!(shape.columns));
-    #[unroll]
-    for c in 0..comptime!(shape.columns) {
-        d_k[c] = 0f32;
-        d_v[c] = 0f32;
-    }
+    let mut d_k = zeros(comptime!(shape.columns));
+    let mut d_v = zeros(comptime!(shape.columns));
     let key_scores = unit_row * comptime!(tile + 1);
     let mut piece = plan[block] as usize;
     let last = plan[block + 1] as usize;
@@ -262,8 +258,8 @@ pub fn attention_grad(
     let Some((plan, element)) = plan([&q, &k, &v], &layout) else {
         return portable::attention_grad::<CubeBackend>(q, k, v, out, log_sum, grad, layout);
     };
-    let [n, heads, width]: [usize; 3] = q.shape().dims();
-    let [m, kv, _]: [usize; 3] = k.shape().dims();
+    let [n, heads, width] = dims(&q);
+    let [m, kv, _] = dims(&k);
     let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
     let grad = into_contiguous(grad);
     let (dtype, f32) = (q.dtype, DType::F32);

@@ -1,6 +1,5 @@
 //! The output of attention and the log of each softmax sum.
 
-use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
@@ -8,10 +7,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::super::{buffer, elementwise, empty};
-use super::{LANES, NOTHING, Shape, accumulate, dot, load, plan, scale, visible};
+use super::super::{buffer, dims, elementwise, empty, zeros};
+use super::{LANES, NOTHING, Shape, accumulate, dot, load, own_row, plan, scale};
 use crate::layout::AttentionLayout;
-use crate::plan::FIELDS;
 use crate::portable;
 
 #[cube(launch)]
@@ -27,49 +25,42 @@ fn forward_kernel<T: Float>(
     #[comptime] shape: Shape,
     #[define(T)] _element: ElemType,
 ) {
-    let width = comptime!(shape.width);
-    let (kv, group, tile) = comptime!((shape.kv, shape.group, shape.tile));
+    let (width, kv, tile) = comptime!((shape.width, shape.kv, shape.tile));
     let lane = UNIT_POS_X as usize;
     let row = UNIT_POS_Y as usize;
     let kv_head = CUBE_POS_Y as usize;
-    let at = CUBE_POS_X as usize * FIELDS;
-
-    let query = pieces[at] as usize + row / group;
-    let live = ((row / group) as i32) < pieces[at + 1];
-    let head = query * kv * group + kv_head * group + row % group;
-    let first_key = pieces[at + 2] as usize;
-    let keys = pieces[at + 3] as usize;
-    let mut seen = 0i32;
-    if live {
-        seen = visible(pieces, at, row / group);
-    }
+    let own = own_row(pieces, queries, shape);
 
     let mut q_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
     let mut k_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
     let mut v_tile = Shared::<[f32]>::new_slice(comptime!(tile * (width + 1)));
     let mut scores = Shared::<[f32]>::new_slice(comptime!(tile * (tile + 1)));
-    load::<T>(&mut q_tile, row, q, head * width, live, scale, shape);
+    load::<T>(
+        &mut q_tile,
+        row,
+        q,
+        own.head * width,
+        own.live,
+        scale,
+        shape,
+    );
 
-    let mut sums = Array::<f32>::new(comptime!(shape.columns));
-    #[unroll]
-    for c in 0..comptime!(shape.columns) {
-        sums[c] = 0f32;
-    }
+    let mut sums = zeros(comptime!(shape.columns));
     let mut greatest = f32::new(NOTHING);
     let mut total = 0f32;
     let row_scores = row * comptime!(tile + 1);
     let mut from = 0usize;
-    while from < keys {
+    while from < own.keys {
         sync_cube();
-        let start = ((first_key + from + row) * kv + kv_head) * width;
-        let inside = from + row < keys;
+        let start = ((own.first_key + from + row) * kv + kv_head) * width;
+        let inside = from + row < own.keys;
         load::<T>(&mut k_tile, row, k, start, inside, 1f32, shape);
         load::<T>(&mut v_tile, row, v, start, inside, 1f32, shape);
         sync_cube();
         let mut key = lane;
         while key < tile {
             let mut score = f32::new(NOTHING);
-            if ((from + key) as i32) < seen {
+            if ((from + key) as i32) < own.seen {
                 score = dot(&q_tile, row, &k_tile, key, shape);
             }
             scores[row_scores + key] = score;
@@ -91,7 +82,7 @@ fn forward_kernel<T: Float>(
             sums[c] *= fade;
         }
         for key in 0..tile {
-            if ((from + key) as i32) < seen {
+            if ((from + key) as i32) < own.seen {
                 let weight = (scores[row_scores + key] - new).exp();
                 total += weight;
                 accumulate(&mut sums, weight, &v_tile, key, shape);
@@ -100,15 +91,14 @@ fn forward_kernel<T: Float>(
         from += tile;
     }
 
-    if live && total > 0f32 {
-        let place = pieces[at + 6] as usize * queries * kv * group + head;
+    if own.live && total > 0f32 {
         if lane == 0 {
-            log_sums[place] = greatest + total.ln();
+            log_sums[own.place] = greatest + total.ln();
         }
         #[unroll]
         for c in 0..comptime!(shape.columns) {
             if c * LANES + lane < width {
-                out[place * width + c * LANES + lane] = sums[c] / total;
+                out[own.place * width + c * LANES + lane] = sums[c] / total;
             }
         }
     }
@@ -174,7 +164,7 @@ pub fn attention_forward(
     let Some((plan, element)) = plan([&q, &k, &v], &layout) else {
         return portable::attention_forward::<CubeBackend>(q, k, v, layout);
     };
-    let [n, heads, width]: [usize; 3] = q.shape().dims();
+    let [n, heads, width] = dims(&q);
     let dtype = q.dtype;
     let f32 = DType::F32;
     let parts = empty(&q, [plan.slots, n, heads, width], f32);

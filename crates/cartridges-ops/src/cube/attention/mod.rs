@@ -11,7 +11,6 @@ mod forward;
 
 use std::sync::{Arc, OnceLock};
 
-use burn::backend::TensorMetadata;
 use burn::backend::ops::IntTensorOps;
 use burn::tensor::TensorData;
 use burn_cubecl::tensor::CubeTensor;
@@ -19,9 +18,9 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{MAX_CUBES, common};
+use super::{MAX_CUBES, common, dims};
 use crate::layout::AttentionLayout;
-use crate::plan::{Forward, by_keys};
+use crate::plan::{FIELDS, Forward, by_keys};
 
 pub use backward::attention_grad;
 pub use forward::attention_forward;
@@ -53,8 +52,8 @@ struct Shape {
 
 impl Shape {
     fn new(q: &CubeTensor, k: &CubeTensor) -> Option<Self> {
-        let [_, heads, width]: [usize; 3] = q.shape().dims();
-        let [_, kv, _]: [usize; 3] = k.shape().dims();
+        let [_, heads, width] = dims(q);
+        let [_, kv, _] = dims(k);
         let group = heads / kv;
         let memory = q.client.properties().hardware.max_shared_memory_size;
         // The gradient for keys needs most: four tiles of rows and two of scores.
@@ -138,20 +137,46 @@ fn scale(shape: Shape) -> f32 {
 /// Keys of a piece that a row sees, given the piece's first field.
 #[cube]
 fn visible(pieces: &[i32], at: usize, row: usize) -> i32 {
-    let seen = pieces[at + 4] + pieces[at + 5] * row as i32;
-    clamp_i32(seen, pieces[at + 3])
+    (pieces[at + 4] + pieces[at + 5] * row as i32).clamp(0, pieces[at + 3])
 }
 
+/// What the units of a row work on: the query and head that the row stands for, and the keys of its piece.
+#[derive(CubeType)]
+struct Row {
+    /// Whether the piece has so many rows.
+    live: bool,
+    /// Number of the head among the heads of all queries.
+    head: usize,
+    first_key: usize,
+    keys: usize,
+    /// How many of the keys the row sees.
+    seen: i32,
+    /// Number of the head in the piece's slot of partial results.
+    place: usize,
+}
+
+/// The row of a unit, in the cube's piece.
 #[cube]
-fn clamp_i32(value: i32, most: i32) -> i32 {
-    let mut clamped = value;
-    if clamped < 0 {
-        clamped = 0;
+fn own_row(pieces: &[i32], queries: usize, #[comptime] shape: Shape) -> Row {
+    let at = CUBE_POS_X as usize * FIELDS;
+    let heads = comptime!(shape.kv * shape.group);
+    let row = UNIT_POS_Y as usize / comptime!(shape.group);
+    let of_group = UNIT_POS_Y as usize % comptime!(shape.group);
+    let query = pieces[at] as usize + row;
+    let head = query * heads + CUBE_POS_Y as usize * comptime!(shape.group) + of_group;
+    let live = (row as i32) < pieces[at + 1];
+    let mut seen = 0i32;
+    if live {
+        seen = visible(pieces, at, row);
     }
-    if clamped > most {
-        clamped = most;
+    Row {
+        live,
+        head,
+        first_key: pieces[at + 2] as usize,
+        keys: pieces[at + 3] as usize,
+        seen,
+        place: pieces[at + 6] as usize * queries * heads + head,
     }
-    clamped
 }
 
 /// Copies one row of numbers to row `to` of a tile, each lane its columns; zeros if it is not `live`.
